@@ -1,0 +1,421 @@
+//! HTTP: the connection manager, route configurations and their parts.
+
+use super::{Name, Rbac, StringMatch};
+use http::{HeaderName, HeaderValue, StatusCode};
+use regex::Regex;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
+#[derive(Debug, Clone)]
+pub struct HttpManager {
+    /// Prefix of statistics.
+    pub stat_prefix: Name,
+    /// Where routes come from.
+    pub routes: RouteSource,
+    /// HTTP filters in order, without the router that ends them.
+    pub filters: Vec<HttpFilter>,
+    /// Access logs.
+    pub access_log: Vec<AccessLog>,
+    /// What is done with `x-forwarded-client-cert`.
+    pub client_cert: ForwardClientCert,
+    /// Trust the connection's own address rather than `x-forwarded-for`.
+    pub use_remote_address: bool,
+    /// Make `x-request-id` where there is none.
+    pub generate_request_id: bool,
+    /// Upgrades let through, lower case (`websocket`).
+    pub upgrades: Vec<String>,
+    /// Value of the `server` response header.
+    pub server_name: Name,
+    /// Leave the upstream's `server` header alone (inbound sidecars pass it through).
+    pub pass_server_header: bool,
+    /// Close connections idle this long.
+    pub idle_timeout: Option<Duration>,
+    /// Reset streams idle this long.
+    pub stream_idle_timeout: Option<Duration>,
+    /// Merge adjacent slashes, normalise dot segments.
+    pub normalize_path: bool,
+    /// Merge adjacent slashes.
+    pub merge_slashes: bool,
+}
+
+/// Where the routes of an HTTP connection manager come from.
+#[derive(Debug, Clone)]
+pub enum RouteSource {
+    /// Route discovery under this name.
+    Rds(Name),
+    /// Given in place.
+    Inline(Arc<RouteConfig>),
+}
+
+/// An HTTP filter that runs before the router.
+#[derive(Debug, Clone)]
+pub enum HttpFilter {
+    /// Authorization.
+    Rbac(Arc<Rbac>),
+    /// Fault injection is on; what is injected stands in the route.
+    Fault,
+    /// Exchange of workload labels between peers by header (`istio.metadata_exchange`).
+    PeerMetadata,
+    /// `istio_*` metrics (`istio.stats`).
+    Stats,
+    /// gRPC status is read for metrics (`envoy.filters.http.grpc_stats`).
+    GrpcStats,
+    /// CORS is on; the policy stands in the route.
+    Cors,
+    /// The ALPN of mutual TLS follows the request's protocol (`istio.alpn`).
+    Alpn,
+}
+
+/// `x-forwarded-client-cert` handling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardClientCert {
+    /// Remove it.
+    Sanitize,
+    /// Pass it on if the connection is mutual TLS.
+    ForwardOnly,
+    /// Append this connection's certificate (inbound sidecars).
+    AppendForward,
+    /// Put this connection's certificate in its place.
+    SanitizeSet,
+    /// Pass it on always.
+    AlwaysForwardOnly,
+}
+
+/// A route configuration.
+#[derive(Debug, Clone, Default)]
+pub struct RouteConfig {
+    /// Resource name.
+    pub name: Name,
+    /// Virtual hosts.
+    pub virtual_hosts: Vec<Arc<VirtualHost>>,
+    /// The port in `:authority` is not compared.
+    pub ignore_port: bool,
+}
+
+/// Routes of a set of domains.
+#[derive(Debug, Clone, Default)]
+pub struct VirtualHost {
+    /// Name, unique in the configuration.
+    pub name: Name,
+    /// `*`, exact, `*.suffix` or `prefix.*`; lower case.
+    pub domains: Vec<String>,
+    /// Routes; the first that matches is taken.
+    pub routes: Vec<Arc<Route>>,
+    /// Add `x-envoy-attempt-count` to requests.
+    pub attempt_count: bool,
+    /// Header changes for all routes.
+    pub headers: HeaderOps,
+}
+
+/// One route.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Name, for access log and `explain`.
+    pub name: Name,
+    /// When it is taken.
+    pub matches: RouteMatch,
+    /// What is done.
+    pub action: RouteAction,
+    /// Header changes.
+    pub headers: HeaderOps,
+    /// Fault injection.
+    pub fault: Option<Arc<Fault>>,
+}
+
+/// Criteria of a route; all must hold.
+#[derive(Debug, Clone)]
+pub struct RouteMatch {
+    /// Path.
+    pub path: PathMatch,
+    /// Headers (pseudo headers `:method`, `:authority`, `:scheme` included).
+    pub headers: Vec<HeaderMatch>,
+    /// Query parameters.
+    pub query: Vec<QueryMatch>,
+}
+
+/// How the path (without query) is compared.
+#[derive(Debug, Clone)]
+pub enum PathMatch {
+    /// Starts with.
+    Prefix {
+        /// Prefix.
+        value: String,
+        /// Compare case.
+        case_sensitive: bool,
+    },
+    /// Equal.
+    Exact {
+        /// Path.
+        value: String,
+        /// Compare case.
+        case_sensitive: bool,
+    },
+    /// Equal, or the prefix followed by `/`.
+    SeparatedPrefix {
+        /// Prefix without trailing slash.
+        value: String,
+        /// Compare case.
+        case_sensitive: bool,
+    },
+    /// The whole path matches.
+    Regex(Regex),
+}
+
+/// A header criterion.
+#[derive(Debug, Clone)]
+pub struct HeaderMatch {
+    /// Lower-case name, pseudo headers with their colon.
+    pub name: String,
+    /// `None`: present is enough.
+    pub value: Option<StringMatch>,
+    /// The opposite is wanted.
+    pub invert: bool,
+    /// An absent header counts as empty text.
+    pub treat_missing_as_empty: bool,
+}
+
+/// A query parameter criterion.
+#[derive(Debug, Clone)]
+pub struct QueryMatch {
+    /// Parameter name.
+    pub name: String,
+    /// `None`: present is enough.
+    pub value: Option<StringMatch>,
+}
+
+/// What a route does.
+#[derive(Debug, Clone)]
+pub enum RouteAction {
+    /// Send the request to a cluster.
+    Forward(Box<Forward>),
+    /// Answer with a redirect.
+    Redirect(Redirect),
+    /// Answer at once.
+    Respond(DirectResponse),
+}
+
+/// Sending a request upstream.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    /// Clusters with their share; the sum of weights is not 0.
+    pub clusters: Vec<WeightedCluster>,
+    /// Whole time for the response; `None` is without limit.
+    pub timeout: Option<Duration>,
+    /// Reset the stream when idle this long.
+    pub idle_timeout: Option<Duration>,
+    /// Retries.
+    pub retry: Option<Arc<Retry>>,
+    /// Changes of the path.
+    pub rewrite: Option<PathRewrite>,
+    /// New `:authority`.
+    pub host_rewrite: Option<HeaderValue>,
+    /// What is hashed for consistent balancing, in order.
+    pub hash_policy: Vec<HashPolicy>,
+    /// Requests copied to other clusters.
+    pub mirrors: Vec<Mirror>,
+    /// Upgrades let through on this route (`websocket`), beside those of the manager.
+    pub upgrades: Vec<String>,
+}
+
+/// A cluster with its share of requests.
+#[derive(Debug, Clone)]
+pub struct WeightedCluster {
+    /// Cluster name.
+    pub cluster: Name,
+    /// Share; 0 gets nothing.
+    pub weight: u32,
+    /// Header changes for this share.
+    pub headers: HeaderOps,
+}
+
+/// A copy of requests.
+#[derive(Debug, Clone)]
+pub struct Mirror {
+    /// Cluster name.
+    pub cluster: Name,
+    /// Parts per million of requests.
+    pub fraction_ppm: u32,
+}
+
+/// What a request is hashed by.
+#[derive(Debug, Clone)]
+pub enum HashPolicy {
+    /// A header.
+    Header(HeaderName),
+    /// A cookie, made with this lifetime and path where absent and a lifetime is given.
+    Cookie {
+        /// Cookie name.
+        name: String,
+        /// Lifetime.
+        ttl: Option<Duration>,
+        /// Path attribute.
+        path: String,
+    },
+    /// The source address.
+    SourceIp,
+    /// A query parameter.
+    Query(String),
+}
+
+/// Changes of the path.
+#[derive(Debug, Clone)]
+pub enum PathRewrite {
+    /// The matched prefix (or whole exact path) becomes this.
+    Prefix(String),
+    /// Every match becomes the substitution (`\1` is the first group).
+    Regex {
+        /// Pattern.
+        pattern: Regex,
+        /// Substitution.
+        substitution: String,
+    },
+}
+
+/// Retry policy.
+#[derive(Debug, Clone)]
+pub struct Retry {
+    /// Conditions.
+    pub on: RetryOn,
+    /// Retries after the first attempt.
+    pub retries: u32,
+    /// Time for one attempt; `None` leaves only the route's timeout.
+    pub per_try_timeout: Option<Duration>,
+    /// First back-off; doubled each time with full jitter.
+    pub backoff_base: Duration,
+    /// Largest back-off.
+    pub backoff_max: Duration,
+    /// Status codes of `retriable-status-codes`.
+    pub status_codes: Vec<StatusCode>,
+    /// Do not pick an endpoint that was tried already, so many picks long.
+    pub avoid_previous_hosts: bool,
+}
+
+/// Retry conditions (`x-envoy-retry-on` and `x-envoy-retry-grpc-on` names).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "one flag for each condition of the retry-on list")]
+pub struct RetryOn {
+    /// `5xx`.
+    pub status_5xx: bool,
+    /// `gateway-error`.
+    pub gateway_error: bool,
+    /// `reset`.
+    pub reset: bool,
+    /// `connect-failure`.
+    pub connect_failure: bool,
+    /// `refused-stream`.
+    pub refused_stream: bool,
+    /// `retriable-4xx`.
+    pub retriable_4xx: bool,
+    /// `retriable-status-codes`.
+    pub status_codes: bool,
+    /// `reset-before-request`.
+    pub reset_before_request: bool,
+    /// gRPC `cancelled`.
+    pub cancelled: bool,
+    /// gRPC `deadline-exceeded`.
+    pub deadline_exceeded: bool,
+    /// gRPC `internal`.
+    pub internal: bool,
+    /// gRPC `resource-exhausted`.
+    pub resource_exhausted: bool,
+    /// gRPC `unavailable`.
+    pub unavailable: bool,
+}
+
+/// A redirect.
+#[derive(Debug, Clone)]
+pub struct Redirect {
+    /// New host.
+    pub host: Option<String>,
+    /// New path.
+    pub path: Option<String>,
+    /// New prefix in place of the matched one.
+    pub prefix_rewrite: Option<String>,
+    /// New scheme.
+    pub scheme: Option<String>,
+    /// New port.
+    pub port: Option<u16>,
+    /// Status code.
+    pub status: StatusCode,
+}
+
+/// An answer given by the proxy itself.
+#[derive(Debug, Clone)]
+pub struct DirectResponse {
+    /// Status code.
+    pub status: StatusCode,
+    /// Body.
+    pub body: bytes::Bytes,
+}
+
+/// Header changes; removal first, then set, then add.
+#[derive(Debug, Clone, Default)]
+pub struct HeaderOps {
+    /// Of the request.
+    pub request: HeaderEdit,
+    /// Of the response.
+    pub response: HeaderEdit,
+}
+
+/// Changes of one set of headers.
+#[derive(Debug, Clone, Default)]
+pub struct HeaderEdit {
+    /// Removed.
+    pub remove: Vec<HeaderName>,
+    /// Set, whatever was there.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Appended.
+    pub add: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Fault injection of a route.
+#[derive(Debug, Clone, Default)]
+pub struct Fault {
+    /// Delay before the request goes on, with its share in parts per million.
+    pub delay: Option<(Duration, u32)>,
+    /// Answer instead of the request, with its share in parts per million.
+    pub abort: Option<(Abort, u32)>,
+}
+
+/// What an injected failure looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abort {
+    /// An HTTP status.
+    Http(StatusCode),
+    /// A gRPC status code.
+    Grpc(u32),
+}
+
+/// Carrying bytes (`envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`).
+#[derive(Debug, Clone)]
+pub struct TcpProxy {
+    /// Prefix of statistics.
+    pub stat_prefix: Name,
+    /// Clusters with their share.
+    pub clusters: Vec<(Name, u32)>,
+    /// Close when idle this long; `None` is never.
+    pub idle_timeout: Option<Duration>,
+    /// Access logs.
+    pub access_log: Vec<AccessLog>,
+}
+
+/// A file access log.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    /// `/dev/stdout`, `/dev/stderr` or a file.
+    pub path: String,
+    /// Format.
+    pub format: LogFormat,
+    /// Only lines whose response flags hold one of these; empty logs all.
+    pub flags: Vec<String>,
+}
+
+/// Form of an access log line, with Envoy's `%OPERATORS%`.
+#[derive(Debug, Clone)]
+pub enum LogFormat {
+    /// Text, its line end included.
+    Text(String),
+    /// One JSON object a line: key and operator text.
+    Json(Vec<(String, String)>),
+}

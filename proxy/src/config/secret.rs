@@ -1,0 +1,48 @@
+//! TLS contexts: what a handshake offers and demands. Keys live in [`crate::upstream::tls`].
+
+use super::{Name, StringMatch};
+
+/// TLS that a listener terminates (`DownstreamTlsContext`).
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    /// SDS name of the certificate (`default` is the workload's own).
+    pub certificate: Name,
+    /// SDS name of the trust anchors of client certificates (`ROOTCA`).
+    pub validation: Option<Name>,
+    /// A client certificate is demanded.
+    pub require_client_certificate: bool,
+    /// Accepted client identities; empty accepts every certificate that the anchors cover.
+    pub subject_alt_names: Vec<StringMatch>,
+    /// Application protocols, most wanted first.
+    pub alpn: Vec<String>,
+}
+
+/// TLS that is started towards an endpoint (`UpstreamTlsContext`).
+#[derive(Debug, Clone)]
+pub struct ClientTls {
+    /// SDS name of the client certificate; `None` sends none.
+    pub certificate: Option<Name>,
+    /// Trust anchors of the server's certificate.
+    pub validation: Validation,
+    /// Identities the server may have; empty accepts every certificate that is covered.
+    pub subject_alt_names: Vec<StringMatch>,
+    /// Server name; `None` sends none, or the host with `auto_sni`.
+    pub sni: Option<String>,
+    /// Server name is the request's host.
+    pub auto_sni: bool,
+    /// Application protocols, most wanted first.
+    pub alpn: Vec<String>,
+}
+
+/// How a server certificate is judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Validation {
+    /// By the anchors of this SDS name (`ROOTCA`).
+    Sds(Name),
+    /// By anchors in this file.
+    File(String),
+    /// By the anchors of the operating system.
+    System,
+    /// Not at all (`insecureSkipVerify`).
+    None,
+}
