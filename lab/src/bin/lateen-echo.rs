@@ -1,0 +1,167 @@
+//! `lateen-echo`: the sample application and its client.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use lateen_lab::echo::client::{self, Call};
+use lateen_lab::echo::load::{self, Load};
+use lateen_lab::echo::{Persona, serve};
+use tokio_util::sync::CancellationToken;
+
+/// A sample application that says what it received, and a client for it.
+#[derive(Parser)]
+#[command(name = "lateen-echo", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer HTTP/1.1, HTTP/2, gRPC, WebSocket and raw TCP on each port.
+    Serve(ServeArgs),
+    /// Send HTTP requests and print a summary as JSON.
+    Get(GetArgs),
+    /// Send text over TCP and print what comes back.
+    Tcp {
+        /// HOST:PORT.
+        authority: String,
+        /// Text to send.
+        #[arg(long, default_value = "hello")]
+        send: String,
+    },
+    /// Send a WebSocket message and print the answer.
+    Ws {
+        /// http://HOST[:PORT]/PATH.
+        url: String,
+        /// Text to send.
+        #[arg(long, default_value = "hello")]
+        send: String,
+    },
+}
+
+#[derive(Args)]
+struct ServeArgs {
+    /// Port to listen on; may be repeated.
+    #[arg(long = "port", required = true)]
+    ports: Vec<u16>,
+    /// Container name, used where there is no --app.
+    #[arg(long, default_value = "echo")]
+    name: String,
+    /// Application name in answers.
+    #[arg(long, default_value = "")]
+    app: String,
+    /// Version in answers.
+    #[arg(long, default_value = "")]
+    version: String,
+    /// Pod name in answers.
+    #[arg(long, env = "HOSTNAME", default_value = "")]
+    pod: String,
+    /// Namespace in answers.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "")]
+    namespace: String,
+    /// URL to fetch for every request; may be repeated.
+    #[arg(long = "call")]
+    calls: Vec<String>,
+}
+
+#[derive(Args)]
+struct GetArgs {
+    /// http://HOST[:PORT]/PATH.
+    url: String,
+    /// Header `NAME: VALUE`; may be repeated.
+    #[arg(short = 'H', long = "header")]
+    headers: Vec<String>,
+    /// Method.
+    #[arg(short = 'X', long, default_value = "GET")]
+    method: Method,
+    /// Body.
+    #[arg(short = 'd', long, default_value = "")]
+    data: String,
+    /// Requests; 0 with --seconds is without limit.
+    #[arg(short = 'n', long, default_value_t = 1)]
+    count: u64,
+    /// Stop sending after this many seconds.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Requests at once.
+    #[arg(short = 'c', long, default_value_t = 1)]
+    concurrency: usize,
+    /// Milliseconds between the requests of one connection.
+    #[arg(long, default_value_t = 0)]
+    pause_ms: u64,
+    /// Milliseconds to wait for an answer.
+    #[arg(long, default_value_t = 10_000)]
+    timeout_ms: u64,
+    /// HTTP/2 by prior knowledge.
+    #[arg(long)]
+    http2: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match Cli::parse().command {
+            Command::Serve(args) => serve_until_told(args).await,
+            Command::Get(args) => get(args).await,
+            Command::Tcp { authority, send } => {
+                let back = client::tcp(&authority, send.as_bytes()).await?;
+                println!("{}", String::from_utf8_lossy(&back));
+                Ok(())
+            }
+            Command::Ws { url, send } => {
+                println!("{}", client::web_socket(&url, &send).await?);
+                Ok(())
+            }
+        }
+    })
+}
+
+async fn serve_until_told(args: ServeArgs) -> anyhow::Result<()> {
+    let app = if args.app.is_empty() { args.name } else { args.app };
+    let persona = Persona {
+        app,
+        version: args.version,
+        pod: args.pod,
+        namespace: args.namespace,
+        calls: args.calls,
+    };
+    let stop = CancellationToken::new();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let serving = serve::serve(persona, &args.ports, stop.clone());
+    tokio::pin!(serving);
+    tokio::select! {
+        done = serving.as_mut() => return Ok(done?),
+        _ = terminate.recv() => stop.cancel(),
+    }
+    Ok(serving.await?)
+}
+
+async fn get(args: GetArgs) -> anyhow::Result<()> {
+    let mut headers = HeaderMap::new();
+    for header in &args.headers {
+        let Some((name, value)) = header.split_once(':') else {
+            bail!("header {header:?} is not of the form NAME: VALUE");
+        };
+        let name: HeaderName = name.trim().parse().with_context(|| format!("header {header:?}"))?;
+        headers.append(name, HeaderValue::from_str(value.trim())?);
+    }
+    let call = Call::get(&args.url)?
+        .method(args.method)
+        .headers(headers)
+        .body(args.data.into_bytes().into())
+        .http2(args.http2);
+    let load = Load {
+        count: args.count,
+        seconds: args.seconds.map(Duration::from_secs_f64),
+        concurrency: args.concurrency,
+        pause: Duration::from_millis(args.pause_ms),
+        timeout: Duration::from_millis(args.timeout_ms),
+    };
+    let summary = load::run(call, load).await;
+    println!("{}", serde_json::to_string(&summary)?);
+    Ok(())
+}
