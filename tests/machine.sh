@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Names exactly what this machine lacks for building Lateen and running its lab. Changes nothing.
+set -uo pipefail
+missing=0
+need() { # what is missing, how to get it
+    printf 'missing: %s\n     fix: %s\n' "$1" "$2" >&2
+    missing=1
+}
+command -v cargo >/dev/null || need "a Rust toolchain" "https://rustup.rs, then open a new shell"
+command -v cc >/dev/null || need "a C compiler (aws-lc is C)" "apt-get install gcc libc6-dev"
+command -v unshare >/dev/null || need "unshare" "apt-get install util-linux"
+if [ "$(id -u)" != 0 ]; then
+    user=$(id -un)
+    command -v newuidmap >/dev/null || need "newuidmap (the lab runs in a user namespace)" "sudo apt-get install uidmap"
+    for file in /etc/subuid /etc/subgid; do
+        grep -q "^$user:" "$file" 2>/dev/null ||
+            need "a line for $user in $file" "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $user"
+    done
+    unshare --user true 2>/dev/null ||
+        need "user namespaces for unprivileged users" "sudo sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000, or run as root"
+fi
+exit $missing
