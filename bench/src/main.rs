@@ -1,1 +1,63 @@
-fn main(){}
+//! Measures the promises of `SPECIFICATION.md` on this machine and prints them beside what was
+//! promised. Peers run in the same run, on the same machine, with the same configuration.
+
+mod cni;
+mod envoy;
+mod figure;
+mod hop;
+mod injection;
+mod process;
+mod sandbox;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+
+use figure::Report;
+
+/// Measure what SPECIFICATION.md promises.
+#[derive(Debug, Parser)]
+#[command(name = "lateen-bench", version)]
+struct Settings {
+    /// Folder of the release binaries.
+    #[arg(long)]
+    bin: PathBuf,
+    /// Only benchmarks whose name begins with this: injection, cni, sidecar, http.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// A stock Envoy; without it the ratio to Envoy is not measured.
+    #[arg(long, env = "LATEEN_ENVOY")]
+    envoy: Option<PathBuf>,
+    /// Requests for each measurement of a hop.
+    #[arg(long, default_value_t = 40_000)]
+    requests: u64,
+    /// Write the figures as JSON.
+    #[arg(long)]
+    report: Option<PathBuf>,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let mut settings = Settings::parse();
+    settings.bin = settings.bin.canonicalize().context("--bin")?;
+    if !sandbox::inside() {
+        return sandbox::enter();
+    }
+    let mut report = Report::default();
+    let wanted = |name: &str| name.starts_with(&settings.only);
+    if wanted("injection") {
+        report.add(injection::measure());
+    }
+    if wanted("cni") {
+        report.add(cni::measure(&settings.bin));
+    }
+    if wanted("sidecar") || wanted("http") {
+        report.add(hop::measure(&settings.bin, settings.envoy.as_deref(), settings.requests));
+    }
+    println!("{}", report.table());
+    if let Some(path) = &settings.report {
+        std::fs::write(path, serde_json::to_string_pretty(&report)? + "\n")?;
+    }
+    Ok(if report.complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

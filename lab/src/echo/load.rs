@@ -59,7 +59,7 @@ pub struct Summary {
     pub last_status: u16,
     /// Headers of the last answer.
     pub last_headers: BTreeMap<String, String>,
-    /// Body of the last answer, at most 64 KiB of it.
+    /// Body of the last answer, at most 4 MiB of it.
     pub last_body: String,
     #[serde(skip)]
     latencies: Vec<u64>,
@@ -95,7 +95,7 @@ impl Summary {
                 (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
             })
             .collect();
-        let shown = answer.body.get(..answer.body.len().min(65_536)).unwrap_or_default();
+        let shown = answer.body.get(..answer.body.len().min(4 << 20)).unwrap_or_default();
         self.last_body = String::from_utf8_lossy(shown).into_owned();
     }
 
