@@ -52,7 +52,7 @@ impl Report {
     /// A table, followed by what failed.
     pub(crate) fn table(&self) -> String {
         let mut table = Table::new();
-        table.load_preset(presets::UTF8_FULL_CONDENSED);
+        table.load_style(presets::UTF8_FULL_CONDENSED);
         table.set_header(["what", "measured", "promised", ""]);
         for figure in &self.figures {
             let met = if figure.met { "met" } else { "not met" };

@@ -1,0 +1,88 @@
+//! Claims and how they are told: a table for people, JSON for programs.
+
+use std::path::Path;
+
+use anyhow::Context;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+/// Something the mesh is said to do, and whether it was seen to do it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Claim {
+    /// Short name, stable.
+    pub(crate) id: &'static str,
+    /// What is claimed.
+    pub(crate) claim: &'static str,
+    /// Whether it held.
+    pub(crate) ok: bool,
+    /// What was seen.
+    pub(crate) measured: String,
+}
+
+impl Claim {
+    /// A claim with what was seen, or with why nothing could be seen.
+    pub(crate) fn from_look(
+        id: &'static str,
+        claim: &'static str,
+        look: anyhow::Result<(bool, String)>,
+    ) -> Self {
+        let (ok, measured) = look.unwrap_or_else(|error| (false, format!("{error:#}")));
+        Self { id, claim, ok, measured }
+    }
+}
+
+/// All claims of one run.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Report {
+    /// In the order they were looked at.
+    pub(crate) claims: Vec<Claim>,
+    /// Duration of the whole run.
+    pub(crate) seconds: f64,
+}
+
+impl Report {
+    /// Whether every claim held, and there was one.
+    pub(crate) fn holds(&self) -> bool {
+        !self.claims.is_empty() && self.claims.iter().all(|claim| claim.ok)
+    }
+
+    /// The claims as a table.
+    pub(crate) fn table(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED);
+        table.set_content_arrangement(ContentArrangement::Disabled);
+        table.set_header(["", "claim", "seen from outside"]);
+        for claim in &self.claims {
+            let mark = if claim.ok { "ok" } else { "FAIL" };
+            table.add_row([mark, claim.claim, &claim.measured]);
+        }
+        table.to_string()
+    }
+
+    /// Writes the claims as JSON.
+    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(self)?;
+        std::fs::write(path, text + "\n")
+            .with_context(|| format!("the report cannot be written to {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_report_proves_nothing() {
+        assert!(!Report::default().holds());
+    }
+
+    #[test]
+    fn one_failed_claim_fails_the_report() {
+        let good = Claim { id: "a", claim: "b", ok: true, measured: String::new() };
+        let bad = Claim::from_look("c", "d", Err(anyhow::anyhow!("no answer")));
+        let report = Report { claims: vec![good.clone(), bad], seconds: 1.0 };
+        assert!(!report.holds());
+        assert!(report.table().contains("no answer"));
+        assert!(Report { claims: vec![good], seconds: 1.0 }.holds());
+    }
+}
