@@ -1,1 +1,21 @@
-//! Placeholder.
+//! Redirects the traffic of a pod to its proxy.
+//!
+//! Settings (from flags or from a pod) become a pure [`plan`]; a renderer makes one nftables
+//! transaction of it, which [`apply()`] gives to the kernel and [`verify()`] compares with what is
+//! there. No other program is executed. Must not know Kubernetes clients, xDS or the proxy.
+
+#![forbid(unsafe_code)]
+
+pub mod apply;
+mod netlink;
+pub mod netns;
+pub mod plan;
+pub mod render;
+pub mod settings;
+pub mod validate;
+pub mod verify;
+
+pub use apply::{ApplyError, apply, cleanup};
+pub use plan::RedirectPlan;
+pub use settings::Settings;
+pub use verify::{State, verify};

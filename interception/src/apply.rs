@@ -1,0 +1,119 @@
+//! Makes the rules of a network namespace exactly the planned ones, or removes them.
+//!
+//! Acts on the namespace of the calling thread; see [`crate::netns`] for others. Knows the order
+//! of steps, not what is in the messages.
+
+use std::io;
+
+use netlink_sys::protocols::NETLINK_NETFILTER;
+
+use crate::netlink::route::Routes;
+use crate::netlink::socket::{Connection, NetlinkError};
+use crate::plan::RedirectPlan;
+use crate::render::nft;
+use crate::settings::PASSTHROUGH_SOURCE_V6;
+
+/// Why rules could not be set, read or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The kernel has no nf_tables.
+    #[error(
+        "the kernel has no nf_tables (CONFIG_NF_TABLES, module nf_tables): {0}; \
+         load the module on the node"
+    )]
+    NoNftables(io::Error),
+    /// The privilege is missing.
+    #[error("rules need the capability NET_ADMIN in the network namespace: {0}")]
+    NotPermitted(io::Error),
+    /// The kernel refused one part of the transaction; nothing was changed.
+    #[error("the kernel refused {part}: {source}; nothing was changed")]
+    Refused {
+        /// What was refused, with the kernel features it needs.
+        part: String,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// The lists of the settings do not fit one transaction.
+    #[error("the lists are too long for one transaction; nothing was changed")]
+    TooLong,
+    /// A step around the transaction failed.
+    #[error("{step}: {problem}")]
+    Step {
+        /// What was being done.
+        step: &'static str,
+        /// What went wrong.
+        problem: String,
+    },
+}
+
+pub(crate) fn step(step: &'static str) -> impl FnOnce(NetlinkError) -> ApplyError {
+    move |e| match e.errno() {
+        libc_errno::EPERM => ApplyError::NotPermitted(io::Error::from_raw_os_error(e.errno())),
+        libc_errno::EPROTONOSUPPORT => {
+            ApplyError::NoNftables(io::Error::from_raw_os_error(e.errno()))
+        }
+        _ => ApplyError::Step { step, problem: e.to_string() },
+    }
+}
+
+/// Error numbers of Linux that have a meaning of their own here.
+mod libc_errno {
+    pub(super) const EPERM: i32 = 1;
+    pub(super) const EINVAL: i32 = 22;
+    pub(super) const EPROTONOSUPPORT: i32 = 93;
+    pub(super) const EOPNOTSUPP: i32 = 95;
+}
+
+/// Replaces whatever rules of ours are in place by those of the plan, in one step.
+///
+/// What the new rules need is added before, what only the old ones needed is removed after them;
+/// between the two no packet takes a way that neither set of rules has.
+///
+/// # Errors
+/// When the kernel refuses; the rules are then as they were.
+pub fn apply(plan: &RedirectPlan) -> Result<(), ApplyError> {
+    let routes = Routes::open().map_err(step("opening a netlink socket"))?;
+    if !plan.is_empty() {
+        routes.add_address(PASSTHROUGH_SOURCE_V6).map_err(step("adding ::6 to lo"))?;
+    }
+    if let Some(wanted) = plan.mark_route {
+        routes.add(wanted).map_err(step("adding the routes of the TPROXY mark"))?;
+    }
+    transact(plan)?;
+    routes.remove_others(plan.mark_route).map_err(step("removing routes of an earlier run"))
+}
+
+/// Removes everything that [`apply`] made; also when there is nothing.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn cleanup() -> Result<(), ApplyError> {
+    let nothing = RedirectPlan { chains: Vec::new(), mark_route: None };
+    apply(&nothing)?;
+    let routes = Routes::open().map_err(step("opening a netlink socket"))?;
+    routes.delete_address(PASSTHROUGH_SOURCE_V6).map_err(step("removing ::6 from lo"))
+}
+
+fn transact(plan: &RedirectPlan) -> Result<(), ApplyError> {
+    let transaction = nft::replace(plan).ok_or(ApplyError::TooLong)?;
+    let connection = Connection::open(NETLINK_NETFILTER).map_err(step("opening netfilter"))?;
+    let last = u32::try_from(transaction.labels.len() - 1).map_err(|_| ApplyError::TooLong)?;
+    connection.transact(&transaction.bytes, 0, last).map_err(|e| match e {
+        NetlinkError::Refused { seq: 0, source }
+            if [libc_errno::EINVAL, libc_errno::EOPNOTSUPP]
+                .contains(&source.raw_os_error().unwrap_or(0)) =>
+        {
+            ApplyError::NoNftables(source)
+        }
+        NetlinkError::Refused { source, .. }
+            if source.raw_os_error() == Some(libc_errno::EPERM) =>
+        {
+            ApplyError::NotPermitted(source)
+        }
+        NetlinkError::Refused { seq, source } => {
+            let part = transaction.labels.get(seq as usize).cloned().unwrap_or_default();
+            ApplyError::Refused { part, source }
+        }
+        other => step("changing rules")(other),
+    })
+}

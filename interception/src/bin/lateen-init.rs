@@ -1,0 +1,72 @@
+//! `lateen-init`: sets, verifies or removes the redirect rules of a pod.
+//!
+//! Takes the flags of `istio-iptables`. Exit status: 0 done, 1 error, 126 no rules (`--verify`) or
+//! rules that do not work (`--run-validation`).
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use lateen_interception::settings::flags::{Flags, Run, Task, surroundings};
+use lateen_interception::{RedirectPlan, State, apply, cleanup, netns, render, validate, verify};
+
+/// Repair and the kubelet know an unredirected pod by this status.
+const NOT_REDIRECTED: u8 = 126;
+
+fn main() -> ExitCode {
+    let run = match Flags::parse().resolve(&surroundings()) {
+        Ok(run) => run,
+        Err(e) => return fail(&e),
+    };
+    for warning in &run.warnings {
+        eprintln!("lateen-init: warning: {warning}");
+    }
+    let result = match &run.namespace {
+        Some(path) => netns::run_in(path, || execute(&run)),
+        None => Ok(execute(&run)),
+    };
+    result.unwrap_or_else(|e| fail(&e))
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("lateen-init: {error}");
+    ExitCode::FAILURE
+}
+
+fn execute(run: &Run) -> ExitCode {
+    let plan = RedirectPlan::new(&run.settings);
+    let done = match run.task {
+        Task::Nothing => Ok(()),
+        Task::Apply => apply(&plan),
+        Task::Cleanup => cleanup(),
+        Task::DryRun => {
+            print!("{}", render::text::render(&plan));
+            return ExitCode::SUCCESS;
+        }
+        Task::Verify => return compare(&plan),
+    };
+    if let Err(e) = done {
+        return fail(&e);
+    }
+    if let Some((port, timeout)) = run.validation.filter(|_| run.task != Task::Cleanup)
+        && let Err(e) = validate::validate(&run.settings, port, timeout)
+    {
+        eprintln!("lateen-init: {e}");
+        return ExitCode::from(NOT_REDIRECTED);
+    }
+    ExitCode::SUCCESS
+}
+
+fn compare(plan: &RedirectPlan) -> ExitCode {
+    match verify(plan) {
+        Ok(State::Planned) => ExitCode::SUCCESS,
+        Ok(State::Absent) => {
+            eprintln!("lateen-init: there are no rules of Lateen");
+            ExitCode::from(NOT_REDIRECTED)
+        }
+        Ok(State::Differs(difference)) => {
+            eprintln!("lateen-init: {difference}");
+            ExitCode::FAILURE
+        }
+        Err(e) => fail(&e),
+    }
+}

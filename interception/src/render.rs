@@ -1,0 +1,6 @@
+//! A redirect plan in the words of a backend.
+//!
+//! [`nft`] makes the nftables transaction, [`text`] what a person reads. Must not touch the kernel.
+
+pub(crate) mod nft;
+pub mod text;

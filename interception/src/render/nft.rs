@@ -1,0 +1,508 @@
+//! From a plan to one nftables transaction.
+//!
+//! One table `inet lateen`. The transaction adds the table, deletes it and adds it anew with
+//! everything in it: the kernel switches from the old rules, whatever they were, to the new ones
+//! in one step, so that nothing needs to be known about what was there before.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+
+use crate::netlink::expression::{Ct, Expression, Header, Meta, Verdict};
+use crate::netlink::wire::{ACK, APPEND, CREATE, REQUEST, Writer};
+use crate::plan::{Action, Addresses, Chain, Hook, Match, Protocol, RedirectPlan, Rule};
+use crate::settings::Interface;
+
+/// The table that is ours.
+pub(crate) const TABLE: &str = "lateen";
+/// `NFPROTO_INET`: rules for both families.
+pub(crate) const INET: u8 = 1;
+/// `NFNL_SUBSYS_NFTABLES`, the high byte of message types.
+pub(crate) const SUBSYSTEM: u16 = 10;
+pub(crate) const NEW_TABLE: u16 = 0;
+pub(crate) const GET_TABLE: u16 = 1;
+pub(crate) const DELETE_TABLE: u16 = 2;
+pub(crate) const NEW_CHAIN: u16 = 3;
+pub(crate) const GET_CHAIN: u16 = 4;
+pub(crate) const NEW_RULE: u16 = 6;
+pub(crate) const GET_RULE: u16 = 7;
+pub(crate) const NEW_SET: u16 = 9;
+pub(crate) const GET_SET: u16 = 10;
+pub(crate) const NEW_ELEMENTS: u16 = 12;
+pub(crate) const GET_ELEMENTS: u16 = 13;
+
+const BATCH_BEGIN: u16 = 16;
+const BATCH_END: u16 = 17;
+const SET_CONSTANT: u32 = 2;
+const SET_INTERVAL: u32 = 4;
+const INTERVAL_END: u32 = 1;
+/// Elements of one message: an attribute holds 64 KiB and an element at most 40 bytes.
+const ELEMENTS_PER_MESSAGE: usize = 1024;
+/// nft shows comments up to this length.
+const MAX_COMMENT: usize = 120;
+
+/// A transaction ready to be sent.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    pub(crate) bytes: Vec<u8>,
+    /// What each message is for, by sequence number.
+    pub(crate) labels: Vec<String>,
+}
+
+/// Address families of one rule after the family-neutral plan is split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Both,
+    V4,
+    V6,
+}
+
+/// A set with its elements: first key, and for ranges the key after the last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Set {
+    kind: u32,
+    interval: bool,
+    elements: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+const INET_SERVICE: u32 = 13;
+const IPV4_ADDRESS: u32 = 7;
+const IPV6_ADDRESS: u32 = 8;
+
+/// The transaction that makes the plan the only rules of ours; `None` when it is too long.
+pub(crate) fn replace(plan: &RedirectPlan) -> Option<Transaction> {
+    let mut batch = Batch::default();
+    batch.table(NEW_TABLE, None);
+    batch.table(DELETE_TABLE, None);
+    if !plan.is_empty() {
+        batch.table(NEW_TABLE, Some(fingerprint(plan)));
+        let mut sets = BTreeMap::new();
+        let rules: Vec<Vec<Compiled>> =
+            plan.chains.iter().map(|chain| compile_chain(chain, &mut sets)).collect();
+        for (name, set) in &sets {
+            batch.set(name, set);
+        }
+        for (chain, rules) in plan.chains.iter().zip(&rules) {
+            batch.chain(chain.hook);
+            for rule in rules {
+                batch.rule(chain.hook, rule);
+            }
+        }
+    }
+    batch.finish()
+}
+
+/// A number that stands for the plan, to tell other settings from changed rules.
+pub(crate) fn fingerprint(plan: &RedirectPlan) -> String {
+    let text = super::text::render(plan);
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("plan {hash:016x}")
+}
+
+/// Name, type and priority of the chain at a hook.
+pub(crate) fn base(hook: Hook) -> (&'static str, &'static str, u32, i32) {
+    const PREROUTING: u32 = 0;
+    const OUTPUT: u32 = 3;
+    match hook {
+        Hook::RawPrerouting => ("raw-prerouting", "filter", PREROUTING, -300),
+        Hook::RawOutput => ("raw-output", "filter", OUTPUT, -300),
+        Hook::ManglePrerouting => ("mangle-prerouting", "filter", PREROUTING, -150),
+        Hook::MangleOutput => ("mangle-output", "route", OUTPUT, -150),
+        Hook::NatPrerouting => ("nat-prerouting", "nat", PREROUTING, -100),
+        Hook::NatOutput => ("nat-output", "nat", OUTPUT, -100),
+    }
+}
+
+#[derive(Debug)]
+struct Compiled {
+    expressions: Vec<Expression>,
+    comment: String,
+}
+
+fn compile_chain(chain: &Chain, sets: &mut BTreeMap<String, Set>) -> Vec<Compiled> {
+    let mut compiled = Vec::new();
+    for rule in &chain.rules {
+        for family in families(rule) {
+            let mut comment = rule.reason.to_string();
+            comment.truncate(MAX_COMMENT);
+            compiled.push(Compiled { expressions: compile(rule, family, sets), comment });
+        }
+    }
+    compiled
+}
+
+/// A rule with addresses becomes one rule for each family that has some.
+fn families(rule: &Rule) -> Vec<Family> {
+    let mut found = vec![Family::Both];
+    for m in &rule.matches {
+        let (Match::Destination(a) | Match::NotDestination(a) | Match::Source(a)) = m else {
+            continue;
+        };
+        if found == [Family::Both] {
+            found = vec![Family::V4, Family::V6];
+        }
+        found.retain(|f| if *f == Family::V4 { !a.v4.is_empty() } else { !a.v6.is_empty() });
+    }
+    if found == [Family::Both] && matches!(rule.action, Action::Tproxy { .. }) {
+        found = vec![Family::V4, Family::V6];
+    }
+    found
+}
+
+fn compile(rule: &Rule, family: Family, sets: &mut BTreeMap<String, Set>) -> Vec<Expression> {
+    let mut e = Vec::new();
+    match family {
+        Family::Both => {}
+        Family::V4 => e.extend([Expression::Meta(Meta::NetworkProtocol), equal(vec![2])]),
+        Family::V6 => e.extend([Expression::Meta(Meta::NetworkProtocol), equal(vec![10])]),
+    }
+    for m in &rule.matches {
+        compile_match(m, family, sets, &mut e);
+    }
+    e.push(Expression::Counter);
+    compile_action(rule.action, family, &mut e);
+    e
+}
+
+fn equal(data: Vec<u8>) -> Expression {
+    Expression::Equal(data)
+}
+
+fn host(value: u32) -> Vec<u8> {
+    value.to_ne_bytes().to_vec()
+}
+
+fn network(port: u16) -> Vec<u8> {
+    port.to_be_bytes().to_vec()
+}
+
+fn compile_match(
+    m: &Match,
+    family: Family,
+    sets: &mut BTreeMap<String, Set>,
+    e: &mut Vec<Expression>,
+) {
+    let port_at = |offset| Expression::Payload { header: Header::Transport, offset, length: 2 };
+    match m {
+        Match::InInterface(i) => e.extend([Expression::Meta(Meta::InInterface), name_of(i)]),
+        Match::OutInterface(i) => e.extend([Expression::Meta(Meta::OutInterface), name_of(i)]),
+        Match::Protocol(p) => {
+            let number = match p {
+                Protocol::Tcp => 6,
+                Protocol::Udp => 17,
+            };
+            e.extend([Expression::Meta(Meta::TransportProtocol), equal(vec![number])]);
+        }
+        Match::DestinationPort(ports) => {
+            e.push(port_at(2));
+            if let [port] = ports.ports.as_slice() {
+                e.push(equal(network(*port)));
+            } else {
+                let elements = ports.ports.iter().map(|p| (network(*p), None)).collect();
+                let set = Set { kind: INET_SERVICE, interval: false, elements };
+                sets.insert(ports.name.to_owned(), set);
+                e.push(Expression::InSet(ports.name.to_owned()));
+            }
+        }
+        Match::NotDestinationPort(ports) => {
+            e.push(port_at(2));
+            e.extend(ports.iter().map(|p| Expression::NotEqual(network(*p))));
+        }
+        Match::SourcePort(port) => e.extend([port_at(0), equal(network(*port))]),
+        Match::Destination(a) => address(a, family, false, sets, e),
+        Match::Source(a) => address(a, family, true, sets, e),
+        Match::NotDestination(a) => {
+            address(a, family, false, sets, e);
+            if let Some(Expression::Equal(data)) = e.pop() {
+                e.push(Expression::NotEqual(data));
+            }
+        }
+        Match::Uid(id) => e.extend([Expression::Meta(Meta::SocketUid), equal(host(*id))]),
+        Match::NotUid(id) => {
+            e.extend([Expression::Meta(Meta::SocketUid), Expression::NotEqual(host(*id))]);
+        }
+        Match::Gid(id) => e.extend([Expression::Meta(Meta::SocketGid), equal(host(*id))]),
+        Match::NotGids(ids) => {
+            e.push(Expression::Meta(Meta::SocketGid));
+            e.extend(ids.iter().map(|id| Expression::NotEqual(host(*id))));
+        }
+        Match::Mark(mark) => e.extend([Expression::Meta(Meta::Mark), equal(host(*mark))]),
+        Match::NotMark(mark) => {
+            e.extend([Expression::Meta(Meta::Mark), Expression::NotEqual(host(*mark))]);
+        }
+        Match::ConnectionMark(mark) => e.extend([Expression::Ct(Ct::Mark), equal(host(*mark))]),
+        Match::Established => e.extend(state(2 | 4)),
+        Match::Invalid => e.extend(state(1)),
+    }
+}
+
+/// `NF_CT_STATE_BIT`: invalid 1, established 2, related 4.
+fn state(bits: u32) -> [Expression; 3] {
+    let zero = Expression::NotEqual(host(0));
+    [Expression::Ct(Ct::State), Expression::Mask(host(bits)), zero]
+}
+
+/// A whole name is compared with its padding, the start of one without.
+fn name_of(interface: &Interface) -> Expression {
+    let mut name = interface.name().as_bytes().to_vec();
+    if !interface.is_prefix() {
+        name.resize(16, 0);
+    }
+    equal(name)
+}
+
+fn address(
+    a: &Addresses,
+    family: Family,
+    source: bool,
+    sets: &mut BTreeMap<String, Set>,
+    e: &mut Vec<Expression>,
+) {
+    let (suffix, kind, offset, length) = match (family, source) {
+        (Family::V6, true) => ("v6", IPV6_ADDRESS, 8, 16),
+        (Family::V6, false) => ("v6", IPV6_ADDRESS, 24, 16),
+        (_, true) => ("v4", IPV4_ADDRESS, 12, 4),
+        (_, false) => ("v4", IPV4_ADDRESS, 16, 4),
+    };
+    e.push(Expression::Payload { header: Header::Network, offset, length });
+    let single = match (family, a.v4.as_slice(), a.v6.as_slice()) {
+        (Family::V6, _, [net]) => Some((
+            net.netmask().octets().to_vec(),
+            net.network().octets().to_vec(),
+            net.prefix_len() == 128,
+        )),
+        (Family::V4 | Family::Both, [net], _) => Some((
+            net.netmask().octets().to_vec(),
+            net.network().octets().to_vec(),
+            net.prefix_len() == 32,
+        )),
+        _ => None,
+    };
+    if let Some((mask, network, whole)) = single {
+        if !whole {
+            e.push(Expression::Mask(mask));
+        }
+        e.push(equal(network));
+        return;
+    }
+    let elements = if family == Family::V6 { ranges_v6(&a.v6) } else { ranges_v4(&a.v4) };
+    let name = format!("{}-{suffix}", a.name);
+    sets.insert(name.clone(), Set { kind, interval: true, elements });
+    e.push(Expression::InSet(name));
+}
+
+/// Disjoint ranges; the end is exclusive and absent when it is past the last address.
+fn ranges_v4(nets: &[Ipv4Net]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    let spans =
+        nets.iter().map(|n| (u32::from(n.network()).into(), u32::from(n.broadcast()).into()));
+    let bytes =
+        |value: u128| u32::try_from(value).ok().map(|v| Ipv4Addr::from(v).octets().to_vec());
+    merged(spans.collect())
+        .into_iter()
+        .filter_map(|(first, last)| Some((bytes(first)?, bytes(last + 1))))
+        .collect()
+}
+
+fn ranges_v6(nets: &[Ipv6Net]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    let spans = nets.iter().map(|n| (u128::from(n.network()), u128::from(n.broadcast())));
+    let bytes = |value: u128| Ipv6Addr::from(value).octets().to_vec();
+    merged(spans.collect())
+        .into_iter()
+        .map(|(first, last)| (bytes(first), last.checked_add(1).map(bytes)))
+        .collect()
+}
+
+fn merged(mut spans: Vec<(u128, u128)>) -> Vec<(u128, u128)> {
+    spans.sort_unstable();
+    let mut found: Vec<(u128, u128)> = Vec::new();
+    for (first, last) in spans {
+        match found.last_mut() {
+            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+            _ => found.push((first, last)),
+        }
+    }
+    found
+}
+
+fn compile_action(action: Action, family: Family, e: &mut Vec<Expression>) {
+    let verdict = Expression::Verdict;
+    match action {
+        Action::Return => e.push(verdict(Verdict::Return)),
+        Action::Drop => e.push(verdict(Verdict::Drop)),
+        Action::Redirect(port) => {
+            e.extend([Expression::Immediate(network(port)), Expression::Redirect]);
+        }
+        Action::Tproxy { port, mark } => {
+            let family = if family == Family::V6 { 10 } else { 2 };
+            e.extend([Expression::Immediate(network(port)), Expression::Tproxy { family }]);
+            e.extend([Expression::Immediate(host(mark)), Expression::SetMeta(Meta::Mark)]);
+            e.push(verdict(Verdict::Accept));
+        }
+        Action::SetMark(mark) => {
+            e.extend([Expression::Immediate(host(mark)), Expression::SetMeta(Meta::Mark)]);
+        }
+        Action::SetMarkAndReturn(mark) => {
+            e.extend([Expression::Immediate(host(mark)), Expression::SetMeta(Meta::Mark)]);
+            e.push(verdict(Verdict::Return));
+        }
+        Action::SaveMark => {
+            e.extend([Expression::Meta(Meta::Mark), Expression::SetCt(Ct::Mark)]);
+            e.push(verdict(Verdict::Return));
+        }
+        Action::RestoreMark => {
+            e.extend([Expression::Ct(Ct::Mark), Expression::SetMeta(Meta::Mark)]);
+        }
+        Action::Zone(zone) => {
+            e.extend([
+                Expression::Immediate(zone.to_ne_bytes().to_vec()),
+                Expression::SetCt(Ct::Zone),
+                verdict(Verdict::Return),
+            ]);
+        }
+    }
+}
+
+/// Header of a netfilter message: family, version, resource.
+pub(crate) fn netfilter_header(family: u8, resource: u16) -> [u8; 4] {
+    let [high, low] = resource.to_be_bytes();
+    [family, 0, high, low]
+}
+
+/// Type of an nftables message.
+pub(crate) fn message_type(kind: u16) -> u16 {
+    SUBSYSTEM << 8 | kind
+}
+
+/// A comment as nft stores it in user data: type, length, text with its zero.
+fn comment(text: &str) -> Vec<u8> {
+    let mut bytes = vec![0, u8::try_from(text.len() + 1).unwrap_or(u8::MAX)];
+    bytes.extend_from_slice(text.as_bytes());
+    bytes.push(0);
+    bytes
+}
+
+#[derive(Debug)]
+struct Batch {
+    writer: Writer,
+    labels: Vec<String>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        let mut writer = Writer::default();
+        writer.message(BATCH_BEGIN, REQUEST, 0, |w| w.raw(&netfilter_header(0, SUBSYSTEM)));
+        Self { writer, labels: vec!["nf_tables".to_owned()] }
+    }
+}
+
+impl Batch {
+    fn add(&mut self, kind: u16, flags: u16, label: String, body: impl FnOnce(&mut Writer)) {
+        let seq = u32::try_from(self.labels.len()).unwrap_or(u32::MAX);
+        self.labels.push(label);
+        self.writer.message(message_type(kind), REQUEST | flags, seq, |w| {
+            w.raw(&netfilter_header(INET, 0));
+            body(w);
+        });
+    }
+
+    fn table(&mut self, kind: u16, note: Option<String>) {
+        let flags = if kind == NEW_TABLE { CREATE } else { 0 };
+        self.add(kind, flags, format!("table {TABLE}"), |w| {
+            w.string(1, TABLE);
+            if let Some(note) = note {
+                w.attribute(6, &comment(&note));
+            }
+        });
+    }
+
+    fn set(&mut self, name: &str, set: &Set) {
+        let id = u32::try_from(self.labels.len()).unwrap_or(u32::MAX);
+        let interval = if set.interval { SET_INTERVAL } else { 0 };
+        let length = set.elements.first().map_or(0, |(key, _)| key.len());
+        self.add(NEW_SET, CREATE, format!("set {name}"), |w| {
+            w.string(1, TABLE);
+            w.string(2, name);
+            w.be32(3, SET_CONSTANT | interval);
+            w.be32(4, set.kind);
+            w.be32(5, u32::try_from(length).unwrap_or(0));
+            w.be32(10, id);
+        });
+        for part in set.elements.chunks(ELEMENTS_PER_MESSAGE) {
+            self.add(NEW_ELEMENTS, CREATE, format!("elements of set {name}"), |w| {
+                w.string(1, TABLE);
+                w.string(2, name);
+                w.nested(3, |w| {
+                    for (first, end) in part {
+                        element(w, first, 0);
+                        if let Some(end) = end {
+                            element(w, end, INTERVAL_END);
+                        }
+                    }
+                });
+            });
+        }
+    }
+
+    fn chain(&mut self, hook: Hook) {
+        let (name, kind, number, priority) = base(hook);
+        self.add(NEW_CHAIN, CREATE, format!("chain {name} of type {kind}"), |w| {
+            w.string(1, TABLE);
+            w.string(3, name);
+            w.nested(4, |w| {
+                w.be32(1, number);
+                w.attribute(2, &priority.to_be_bytes());
+            });
+            // Policy accept.
+            w.be32(5, 1);
+            w.string(7, kind);
+        });
+    }
+
+    fn rule(&mut self, hook: Hook, rule: &Compiled) {
+        let (chain, ..) = base(hook);
+        let mut needs: Vec<&str> = rule.expressions.iter().map(Expression::name).collect();
+        needs.dedup();
+        let label =
+            format!("rule {:?} of chain {chain} (needs {})", rule.comment, needs.join(", "));
+        self.add(NEW_RULE, CREATE | APPEND, label, |w| {
+            w.string(1, TABLE);
+            w.string(2, chain);
+            w.nested(4, |w| {
+                for expression in &rule.expressions {
+                    expression.write(w);
+                }
+            });
+            w.attribute(7, &comment(&rule.comment));
+        });
+    }
+
+    /// The last message of substance asks for the answer; every refused one answers anyway.
+    fn finish(mut self) -> Option<Transaction> {
+        let last = u32::try_from(self.labels.len()).ok()?;
+        self.writer.message(BATCH_END, REQUEST, last, |w| w.raw(&netfilter_header(0, SUBSYSTEM)));
+        let mut bytes = self.writer.finish()?;
+        let mut at = 0;
+        while let Some(header) = bytes.get(at..at + 16) {
+            let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+            if u32::from_ne_bytes([header[8], header[9], header[10], header[11]]) == last - 1 {
+                let flags = u16::from_ne_bytes([header[6], header[7]]) | ACK;
+                bytes[at + 6..at + 8].copy_from_slice(&flags.to_ne_bytes());
+                break;
+            }
+            at += length.next_multiple_of(4);
+        }
+        Some(Transaction { bytes, labels: self.labels })
+    }
+}
+
+fn element(w: &mut Writer, key: &[u8], flags: u32) {
+    w.nested(1, |w| {
+        w.nested(1, |w| w.attribute(1, key));
+        if flags != 0 {
+            w.be32(3, flags);
+        }
+    });
+}

@@ -1,0 +1,589 @@
+//! Flags and environment of `lateen-init`, the ones of `istio-iptables`.
+//!
+//! The only place of this crate that reads either. A flag wins over the environment; an empty
+//! variable counts as absent.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use ipnet::Ipv4Net;
+
+use super::{DnsCapture, Mode, OwnerGroups, PROXY_ID, Settings, lists};
+
+const MAX_OWNER_GROUPS: usize = 64;
+
+/// Redirects the traffic of a pod to its proxy: sets, verifies or removes the rules in the network
+/// namespace it runs in.
+#[derive(Debug, Default, Parser)]
+#[command(name = "lateen-init", version, disable_help_subcommand = true)]
+#[expect(missing_docs, reason = "the help text of each flag is its documentation")]
+pub struct Flags {
+    /// Port that outbound TCP goes to [15001]
+    #[arg(short = 'p', long)]
+    pub envoy_port: Option<String>,
+    /// Port that inbound TCP goes to [15006]
+    #[arg(short = 'z', long)]
+    pub inbound_capture_port: Option<String>,
+    /// Tunnel port, not redirected [15008]
+    #[arg(short = 'e', long)]
+    pub inbound_tunnel_port: Option<String>,
+    /// User ids whose traffic is left alone [uid of ENVOY_USER, else 1337]
+    #[arg(short = 'u', long)]
+    pub proxy_uid: Option<String>,
+    /// Group ids whose traffic is left alone [value of -u]
+    #[arg(short = 'g', long)]
+    pub proxy_gid: Option<String>,
+    /// REDIRECT or TPROXY [REDIRECT]
+    #[arg(short = 'm', long)]
+    pub istio_inbound_interception_mode: Option<String>,
+    /// Inbound ports to capture, * for all
+    #[arg(short = 'b', long)]
+    pub istio_inbound_ports: Option<String>,
+    /// Inbound ports to leave alone, only with -b '*'
+    #[arg(short = 'd', long)]
+    pub istio_local_exclude_ports: Option<String>,
+    /// Interfaces to leave alone in both directions
+    #[arg(short = 'c', long)]
+    pub istio_exclude_interfaces: Option<String>,
+    /// Outbound ranges to capture, * for all
+    #[arg(short = 'i', long)]
+    pub istio_service_cidr: Option<String>,
+    /// Outbound ranges to leave alone
+    #[arg(short = 'x', long)]
+    pub istio_service_exclude_cidr: Option<String>,
+    /// Outbound ports to capture whatever the range
+    #[arg(short = 'q', long)]
+    pub istio_outbound_ports: Option<String>,
+    /// Outbound ports to leave alone
+    #[arg(short = 'o', long)]
+    pub istio_local_outbound_ports_exclude: Option<String>,
+    /// Interfaces whose inbound traffic counts as outbound
+    #[arg(short = 'k', long)]
+    pub kube_virt_interfaces: Option<String>,
+    /// Packet and connection mark [1337]
+    #[arg(short = 't', long)]
+    pub istio_inbound_tproxy_mark: Option<String>,
+    /// Route table of the mark [133]
+    #[arg(short = 'r', long)]
+    pub istio_inbound_tproxy_route_table: Option<String>,
+    /// Print the rules, change nothing
+    #[arg(short = 'n', long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub dry_run: Option<String>,
+    /// Port of the validation listener [15002]
+    #[arg(long)]
+    pub iptables_probe_port: Option<String>,
+    /// Validation timeout [5s]
+    #[arg(long)]
+    pub probe_timeout: Option<String>,
+    /// Apply nothing
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub skip_rule_apply: Option<String>,
+    /// Connect through the rules; exit 126 when they do not work
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub run_validation: Option<String>,
+    /// Port 53 to 15053, for the servers of resolv.conf
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub redirect_dns: Option<String>,
+    /// With --redirect-dns: every server
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub capture_all_dns: Option<String>,
+    /// Drop packets of state INVALID
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub drop_invalid: Option<String>,
+    /// Accepted; both families are always handled
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub dual_stack: Option<String>,
+    /// Path of another network namespace
+    #[arg(long)]
+    pub network_namespace: Option<String>,
+    /// Accepted
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub cni_mode: Option<String>,
+    /// Accepted; a run always ends in exactly the planned rules
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub reconcile: Option<String>,
+    /// Same as --cleanup
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub cleanup_only: Option<String>,
+    /// Accepted; a run always applies
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub force_apply: Option<String>,
+    /// Same as --backend nft
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub native_nftables: Option<String>,
+    /// Which iptables, with --backend iptables
+    #[arg(long)]
+    pub force_iptables_binary: Option<String>,
+    /// auto or nft
+    #[arg(long, default_value = "auto")]
+    pub backend: String,
+    /// Change nothing; exit 0 when the planned rules are in place, 126 when none, 1 when others
+    #[arg(long)]
+    pub verify: bool,
+    /// Remove everything a run made
+    #[arg(long)]
+    pub cleanup: bool,
+}
+
+/// What is read besides the flags.
+#[derive(Debug, Default)]
+pub struct Surroundings<V> {
+    /// Looks up an environment variable.
+    pub variable: V,
+    /// Text of `/etc/passwd`.
+    pub passwd: String,
+    /// Text of `/etc/group`.
+    pub group: String,
+    /// Text of `/etc/resolv.conf`.
+    pub resolv_conf: String,
+}
+
+/// A flag or variable that cannot be honoured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name}: {problem}")]
+pub struct FlagError {
+    name: &'static str,
+    problem: String,
+}
+
+/// What `lateen-init` is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Apply the rules.
+    Apply,
+    /// Print them.
+    DryRun,
+    /// Compare them.
+    Verify,
+    /// Remove them.
+    Cleanup,
+    /// Apply nothing (validation may follow).
+    Nothing,
+}
+
+/// A whole run of `lateen-init`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// What to do.
+    pub task: Task,
+    /// With which settings.
+    pub settings: Settings,
+    /// In which network namespace; `None` is the own one.
+    pub namespace: Option<PathBuf>,
+    /// Connect through the rules afterwards: port and timeout.
+    pub validation: Option<(u16, Duration)>,
+    /// What was accepted without effect, and why.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the environment and the files of the machine.
+#[must_use]
+pub fn surroundings() -> Surroundings<impl Fn(&str) -> Option<String>> {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    Surroundings {
+        #[expect(clippy::disallowed_methods, reason = "this is the crate's settings module")]
+        variable: |name: &str| std::env::var(name).ok(),
+        passwd: read("/etc/passwd"),
+        group: read("/etc/group"),
+        resolv_conf: read("/etc/resolv.conf"),
+    }
+}
+
+/// A boolean as Go writes it.
+#[must_use]
+pub fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+impl Flags {
+    /// The run that flags and environment ask for. Pure.
+    ///
+    /// # Errors
+    /// The first flag or variable that cannot be honoured, by name.
+    pub fn resolve<V>(&self, around: &Surroundings<V>) -> Result<Run, FlagError>
+    where
+        V: Fn(&str) -> Option<String>,
+    {
+        let read = Reader { variable: &around.variable };
+        self.check_backend(&read)?;
+        let mut warnings = Vec::new();
+        let settings = self.settings(&read, around, &mut warnings)?;
+        let is = |flag, name, env| read.boolean(flag, name, env);
+        let cleanup = is(&self.cleanup_only, "--cleanup-only", &["CLEANUP_ONLY"])?;
+        let task = if self.verify {
+            Task::Verify
+        } else if self.cleanup || cleanup {
+            Task::Cleanup
+        } else if is(&self.dry_run, "--dry-run", &["DRY_RUN"])? {
+            Task::DryRun
+        } else if is(&self.skip_rule_apply, "--skip-rule-apply", &["SKIP_RULE_APPLY"])? {
+            Task::Nothing
+        } else {
+            Task::Apply
+        };
+        let port = read.number(
+            &self.iptables_probe_port,
+            "--iptables-probe-port",
+            &["IPTABLES_PROBE_PORT"],
+            15002,
+        )?;
+        let timeout = read
+            .parsed(&self.probe_timeout, "--probe-timeout", &["PROBE_TIMEOUT"], duration)?
+            .unwrap_or(Duration::from_secs(5));
+        let validate = is(&self.run_validation, "--run-validation", &["RUN_VALIDATION"])?;
+        Ok(Run {
+            task,
+            settings,
+            namespace: read
+                .text(&self.network_namespace, &["NETWORK_NAMESPACE"])
+                .map(PathBuf::from),
+            validation: validate.then_some((port, timeout)),
+            warnings,
+        })
+    }
+
+    fn check_backend<V: Fn(&str) -> Option<String>>(
+        &self,
+        read: &Reader<'_, V>,
+    ) -> Result<(), FlagError> {
+        for (flag, name, env) in [
+            (&self.dual_stack, "--dual-stack", ["DUAL_STACK", "ISTIO_DUAL_STACK"].as_slice()),
+            (&self.cni_mode, "--cni-mode", &["CNI_MODE"]),
+            (&self.reconcile, "--reconcile", &["RECONCILE"]),
+            (&self.force_apply, "--force-apply", &["FORCE_APPLY"]),
+            (&self.native_nftables, "--native-nftables", &["NATIVE_NFTABLES"]),
+        ] {
+            read.boolean(flag, name, env)?;
+        }
+        match self.backend.as_str() {
+            "auto" | "nft" => Ok(()),
+            "iptables" => Err(FlagError {
+                name: "--backend",
+                problem: "iptables is not supported by this version; use nft".to_owned(),
+            }),
+            other => Err(FlagError {
+                name: "--backend",
+                problem: format!("{other:?} is not auto or nft"),
+            }),
+        }
+    }
+
+    fn settings<V: Fn(&str) -> Option<String>>(
+        &self,
+        read: &Reader<'_, V>,
+        around: &Surroundings<V>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Settings, FlagError> {
+        let default = Settings::default();
+        let (uids, gids) = self.owners(read, around)?;
+        let exclude_interfaces = read
+            .parsed(
+                &self.istio_exclude_interfaces,
+                "--istio-exclude-interfaces",
+                &["ISTIO_EXCLUDE_INTERFACES"],
+                lists::interfaces,
+            )?
+            .unwrap_or_default();
+        let reroute_interfaces = read
+            .parsed(
+                &self.kube_virt_interfaces,
+                "--kube-virt-interfaces",
+                &["KUBE_VIRT_INTERFACES"],
+                lists::interfaces,
+            )?
+            .unwrap_or_default();
+        let mode = read
+            .parsed(
+                &self.istio_inbound_interception_mode,
+                "--istio-inbound-interception-mode",
+                &["ISTIO_INBOUND_INTERCEPTION_MODE"],
+                mode,
+            )?
+            .unwrap_or(Mode::Redirect);
+        let settings = Settings {
+            proxy_uids: uids,
+            proxy_gids: gids,
+            mode,
+            exclude_interfaces,
+            reroute_interfaces,
+            owner_groups: owner_groups(read, around)?,
+            dns: self.dns(read, around, warnings)?,
+            drop_invalid: read.boolean(
+                &self.drop_invalid,
+                "--drop-invalid",
+                &["DROP_INVALID", "INVALID_DROP"],
+            )?,
+            loopback_range: read
+                .parsed(
+                    &None,
+                    "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR",
+                    &["ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR"],
+                    loopback,
+                )?
+                .unwrap_or(default.loopback_range),
+            ..default
+        };
+        self.numbers(read, self.selections(read, settings)?)
+    }
+
+    fn numbers<V: Fn(&str) -> Option<String>>(
+        &self,
+        read: &Reader<'_, V>,
+        s: Settings,
+    ) -> Result<Settings, FlagError> {
+        let number = |flag, name, env, default| read.number(flag, name, &[env], default);
+        Ok(Settings {
+            outbound_port: number(&self.envoy_port, "--envoy-port", "ENVOY_PORT", s.outbound_port)?,
+            inbound_port: number(
+                &self.inbound_capture_port,
+                "--inbound-capture-port",
+                "INBOUND_CAPTURE_PORT",
+                s.inbound_port,
+            )?,
+            tunnel_port: number(
+                &self.inbound_tunnel_port,
+                "--inbound-tunnel-port",
+                "INBOUND_TUNNEL_PORT",
+                s.tunnel_port,
+            )?,
+            tproxy_mark: read.number(
+                &self.istio_inbound_tproxy_mark,
+                "--istio-inbound-tproxy-mark",
+                &["ISTIO_INBOUND_TPROXY_MARK"],
+                s.tproxy_mark,
+            )?,
+            tproxy_table: read.number(
+                &self.istio_inbound_tproxy_route_table,
+                "--istio-inbound-tproxy-route-table",
+                &["ISTIO_INBOUND_TPROXY_ROUTE_TABLE"],
+                s.tproxy_table,
+            )?,
+            ..s
+        })
+    }
+
+    fn selections<V: Fn(&str) -> Option<String>>(
+        &self,
+        read: &Reader<'_, V>,
+        s: Settings,
+    ) -> Result<Settings, FlagError> {
+        let ports = |flag, name, env: &'static str| -> Result<Vec<u16>, FlagError> {
+            Ok(read.parsed(flag, name, &[env], lists::ports)?.unwrap_or_default())
+        };
+        Ok(Settings {
+            inbound_ports: read
+                .parsed(
+                    &self.istio_inbound_ports,
+                    "--istio-inbound-ports",
+                    &["ISTIO_INBOUND_PORTS"],
+                    lists::port_selection,
+                )?
+                .unwrap_or(s.inbound_ports),
+            inbound_ports_exclude: ports(
+                &self.istio_local_exclude_ports,
+                "--istio-local-exclude-ports",
+                "ISTIO_LOCAL_EXCLUDE_PORTS",
+            )?,
+            outbound_ranges: read
+                .parsed(
+                    &self.istio_service_cidr,
+                    "--istio-service-cidr",
+                    &["ISTIO_SERVICE_CIDR"],
+                    lists::range_selection,
+                )?
+                .unwrap_or(s.outbound_ranges),
+            outbound_ranges_exclude: read
+                .parsed(
+                    &self.istio_service_exclude_cidr,
+                    "--istio-service-exclude-cidr",
+                    &["ISTIO_SERVICE_EXCLUDE_CIDR"],
+                    lists::ranges,
+                )?
+                .unwrap_or_default(),
+            outbound_ports: ports(
+                &self.istio_outbound_ports,
+                "--istio-outbound-ports",
+                "ISTIO_OUTBOUND_PORTS",
+            )?,
+            outbound_ports_exclude: ports(
+                &self.istio_local_outbound_ports_exclude,
+                "--istio-local-outbound-ports-exclude",
+                "ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE",
+            )?,
+            ..s
+        })
+    }
+
+    fn owners<V: Fn(&str) -> Option<String>>(
+        &self,
+        read: &Reader<'_, V>,
+        around: &Surroundings<V>,
+    ) -> Result<(Vec<u32>, Vec<u32>), FlagError> {
+        let uids = read
+            .parsed(&self.proxy_uid, "--proxy-uid", &["PROXY_UID"], |t| lists::ids(t, |_| None))?
+            .filter(|ids| !ids.is_empty())
+            .unwrap_or_else(|| {
+                let user = (around.variable)("ENVOY_USER").filter(|v| !v.is_empty());
+                let user = user.unwrap_or_else(|| "istio-proxy".to_owned());
+                vec![id_of(&around.passwd, &user).unwrap_or(PROXY_ID)]
+            });
+        let gids = read
+            .parsed(&self.proxy_gid, "--proxy-gid", &["PROXY_GID"], |t| lists::ids(t, |_| None))?
+            .filter(|ids| !ids.is_empty())
+            .unwrap_or_else(|| uids.clone());
+        Ok((uids, gids))
+    }
+
+    fn dns<V: Fn(&str) -> Option<String>>(
+        &self,
+        read: &Reader<'_, V>,
+        around: &Surroundings<V>,
+        warnings: &mut Vec<String>,
+    ) -> Result<DnsCapture, FlagError> {
+        let variables = ["REDIRECT_DNS", "ISTIO_META_DNS_CAPTURE"];
+        let all = read.boolean(&self.capture_all_dns, "--capture-all-dns", &["CAPTURE_ALL_DNS"])?;
+        if !read.boolean(&self.redirect_dns, "--redirect-dns", &variables)? {
+            return Ok(DnsCapture::Off);
+        }
+        if all {
+            return Ok(DnsCapture::All);
+        }
+        let servers = name_servers(&around.resolv_conf);
+        if servers.is_empty() {
+            warnings.push(
+                "--redirect-dns: /etc/resolv.conf names no server, DNS is not captured".to_owned(),
+            );
+            return Ok(DnsCapture::Off);
+        }
+        Ok(DnsCapture::Servers(servers))
+    }
+}
+
+/// Reads a value from a flag, else from the first variable that has one.
+struct Reader<'a, V> {
+    variable: &'a V,
+}
+
+impl<V: Fn(&str) -> Option<String>> Reader<'_, V> {
+    fn text(&self, flag: &Option<String>, variables: &[&str]) -> Option<String> {
+        let from_environment =
+            || variables.iter().find_map(|name| (self.variable)(name).filter(|v| !v.is_empty()));
+        flag.clone().or_else(from_environment)
+    }
+
+    fn parsed<T, E: Display>(
+        &self,
+        flag: &Option<String>,
+        name: &'static str,
+        variables: &[&str],
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, FlagError> {
+        let Some(text) = self.text(flag, variables) else { return Ok(None) };
+        parse(&text).map(Some).map_err(|e| FlagError { name, problem: e.to_string() })
+    }
+
+    fn boolean(
+        &self,
+        flag: &Option<String>,
+        name: &'static str,
+        variables: &[&str],
+    ) -> Result<bool, FlagError> {
+        let parse = |text: &str| {
+            boolean(text).ok_or_else(|| format!("{text:?} is not a boolean (true or false)"))
+        };
+        Ok(self.parsed(flag, name, variables, parse)?.unwrap_or(false))
+    }
+
+    fn number<N: std::str::FromStr + Default + PartialEq>(
+        &self,
+        flag: &Option<String>,
+        name: &'static str,
+        variables: &[&str],
+        default: N,
+    ) -> Result<N, FlagError> {
+        let parse = |text: &str| match text.parse::<N>() {
+            Ok(number) if number != N::default() => Ok(number),
+            _ => Err(format!("{text:?} is not a number in range")),
+        };
+        Ok(self.parsed(flag, name, variables, parse)?.unwrap_or(default))
+    }
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "" | "REDIRECT" => Ok(Mode::Redirect),
+        "TPROXY" => Ok(Mode::Tproxy),
+        other => Err(format!("{other:?} is not REDIRECT or TPROXY")),
+    }
+}
+
+fn loopback(text: &str) -> Result<Ipv4Net, String> {
+    match text.parse::<Ipv4Net>() {
+        Ok(net) if net.network().is_loopback() && net.prefix_len() >= 8 => Ok(net.trunc()),
+        _ => Err(format!("{text:?} is not a loopback range of /8 to /32")),
+    }
+}
+
+fn owner_groups<V: Fn(&str) -> Option<String>>(
+    read: &Reader<'_, V>,
+    around: &Surroundings<V>,
+) -> Result<OwnerGroups, FlagError> {
+    let groups = |name: &'static str| {
+        read.parsed(&None, name, &[name], |text| lists::ids(text, |g| id_of(&around.group, g)))
+    };
+    let excluded = groups("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE")?.unwrap_or_default();
+    let name = "ISTIO_OUTBOUND_OWNER_GROUPS";
+    if read.text(&None, &[name]).is_none_or(|text| text.trim() == "*") {
+        return Ok(OwnerGroups::AllExcept(excluded));
+    }
+    let mut included = groups(name)?.unwrap_or_default();
+    if included.len() > MAX_OWNER_GROUPS {
+        let problem = format!("more than {MAX_OWNER_GROUPS} groups");
+        return Err(FlagError { name, problem });
+    }
+    included.retain(|group| !excluded.contains(group));
+    Ok(OwnerGroups::Only(included))
+}
+
+/// The id in the third column of `/etc/passwd` or `/etc/group`.
+fn id_of(table: &str, name: &str) -> Option<u32> {
+    let line = table.lines().find(|line| line.split(':').next() == Some(name))?;
+    line.split(':').nth(2)?.parse().ok()
+}
+
+fn name_servers(resolv_conf: &str) -> Vec<IpAddr> {
+    let mut servers = Vec::new();
+    for line in resolv_conf.lines() {
+        let mut words = line.split_whitespace();
+        if words.next() != Some("nameserver") {
+            continue;
+        }
+        let address = words.next().and_then(|w| w.split('%').next()).and_then(|w| w.parse().ok());
+        if let Some(address) = address
+            && !servers.contains(&address)
+        {
+            servers.push(address);
+        }
+    }
+    servers
+}
+
+/// A Go duration with one unit: `5s`, `200ms`, `1m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let count: Option<u64> = digits.parse().ok().filter(|n| *n <= 86_400_000);
+    match (count, unit) {
+        (Some(n), "ms") => Ok(Duration::from_millis(n)),
+        (Some(n), "s") => Ok(Duration::from_secs(n)),
+        (Some(n), "m") => Ok(Duration::from_secs(n * 60)),
+        _ => Err(format!("{text:?} is not a duration such as 5s or 200ms")),
+    }
+}
