@@ -4,6 +4,7 @@
 //! that every attribute counts except counters and handles.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
@@ -53,10 +54,10 @@ pub fn verify(plan: &RedirectPlan) -> Result<State, ApplyError> {
         return Ok(State::Differs(difference));
     }
     let routes = Routes::open().map_err(step("opening a netlink socket"))?;
-    if !routes.matches(plan.mark_route).map_err(step("reading routes"))? {
+    let ipv6 = routes.has_address(Ipv6Addr::LOCALHOST).map_err(step("reading lo"))?;
+    if !routes.matches(plan.mark_route, ipv6).map_err(step("reading routes"))? {
         return Ok(State::Differs("the routes of the TPROXY mark are not the planned ones".into()));
     }
-    let ipv6 = routes.has_address(std::net::Ipv6Addr::LOCALHOST).map_err(step("reading lo"))?;
     if ipv6 && !routes.has_address(PASSTHROUGH_SOURCE_V6).map_err(step("reading lo"))? {
         return Ok(State::Differs("the address ::6 is not on lo".to_owned()));
     }

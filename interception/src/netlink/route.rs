@@ -114,9 +114,13 @@ impl Routes {
         Ok(())
     }
 
-    /// Whether exactly `wanted` is there, by the families the namespace has.
-    pub(crate) fn matches(&self, wanted: Option<MarkRoute>) -> Result<bool, NetlinkError> {
-        for family in [IPV4, IPV6] {
+    /// Whether exactly `wanted` is there. Where IPv6 is switched off its routes cannot be.
+    pub(crate) fn matches(
+        &self,
+        wanted: Option<MarkRoute>,
+        ipv6: bool,
+    ) -> Result<bool, NetlinkError> {
+        for family in [IPV4, IPV6].into_iter().filter(|f| *f == IPV4 || ipv6) {
             let rules = self.rules(family)?;
             let tables = self.tables(family)?;
             let wanted_tables: Vec<u32> = wanted.iter().map(|w| w.table).collect();

@@ -19,7 +19,6 @@ const MAX_OWNER_GROUPS: usize = 64;
 /// namespace it runs in.
 #[derive(Debug, Default, Parser)]
 #[command(name = "lateen-init", version, disable_help_subcommand = true)]
-#[expect(missing_docs, reason = "the help text of each flag is its documentation")]
 pub struct Flags {
     /// Port that outbound TCP goes to [15001]
     #[arg(short = 'p', long)]

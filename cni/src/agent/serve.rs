@@ -1,0 +1,141 @@
+//! The agent's socket, its threads, and how it stops.
+//!
+//! The socket appears complete (mode 0600) under its name by a rename. Each thread takes one call
+//! at a time. On SIGTERM or SIGINT no call is taken any more and the running ones are finished.
+
+use std::fs;
+use std::io::{self, PipeReader};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::SignalFd;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::geteuid;
+
+use super::Agent;
+use super::pods::{Pods, Stop};
+use crate::protocol::{Request, SOCKET, receive, send};
+use crate::settings::AgentSettings;
+
+/// Calls at the same time; one takes a millisecond unless it waits for its pod.
+const THREADS: usize = 16;
+const PEER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Why the agent cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A step on the way to serving failed.
+    #[error("{step} {path}: {source}")]
+    Io {
+        /// What was done.
+        step: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// Another agent serves in the same folder.
+    #[error("another node agent answers at {0}; stop it first")]
+    Taken(PathBuf),
+}
+
+fn failed<'a>(
+    step: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> ServeError + use<'a> {
+    move |source| ServeError::Io { step, path: path.to_owned(), source }
+}
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+/// When serving cannot begin.
+pub fn serve(settings: &AgentSettings) -> Result<(), ServeError> {
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    // Before any thread is started, so that all of them inherit it.
+    let blocked = signals.thread_block().and_then(|()| SignalFd::new(&signals));
+    let signal = blocked.map_err(|e| failed("signals", Path::new("-"))(e.into()))?;
+    let socket = settings.run_dir.join(SOCKET);
+    let listener = listen(&settings.run_dir, &socket)?;
+    let agent = Agent {
+        pods: Pods::in_folder(settings.pods_dir.clone()),
+        pod_wait: Duration::from_millis(settings.pod_wait.into()),
+    };
+    let (reader, writer) = io::pipe().map_err(failed("pipe", Path::new("-")))?;
+    tracing::info!(socket = %socket.display(), pods = %settings.pods_dir.display(), "serving");
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            let pipe = reader.try_clone().map_err(failed("pipe", Path::new("-")))?;
+            let (listener, agent) = (&listener, &agent);
+            scope.spawn(move || work(listener, agent, pipe));
+        }
+        let ended = loop {
+            match signal.read_signal() {
+                Ok(Some(_)) => break Ok(()),
+                Ok(None) | Err(nix::Error::EINTR) => {}
+                Err(e) => break Err(failed("waiting for signals", Path::new("-"))(e.into())),
+            }
+        };
+        tracing::info!("stopping");
+        drop(writer);
+        ended
+    })?;
+    fs::remove_file(&socket).map_err(failed("removing", &socket))
+}
+
+fn listen(folder: &Path, socket: &Path) -> Result<UnixListener, ServeError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(folder)
+        .map_err(failed("creating", folder))?;
+    if UnixStream::connect(socket).is_ok() {
+        return Err(ServeError::Taken(socket.to_owned()));
+    }
+    let hidden = folder.join(format!(".{SOCKET}.{}", std::process::id()));
+    let listener = UnixListener::bind(&hidden).map_err(failed("listening on", &hidden))?;
+    listener.set_nonblocking(true).map_err(failed("listening on", &hidden))?;
+    fs::set_permissions(&hidden, fs::Permissions::from_mode(0o600))
+        .map_err(failed("protecting", &hidden))?;
+    fs::rename(&hidden, socket).map_err(failed("naming", socket))?;
+    Ok(listener)
+}
+
+fn work(listener: &UnixListener, agent: &Agent, pipe: PipeReader) {
+    let stop = Stop::new(pipe);
+    loop {
+        let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN), stop.poll_fd()];
+        match poll(&mut ready, PollTimeout::NONE) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(e) => return tracing::error!("waiting for calls: {e}"),
+        }
+        if ready[1].any().unwrap_or(true) {
+            return;
+        }
+        // Another thread may have been faster.
+        if let Ok((stream, _)) = listener.accept()
+            && let Err(e) = call(&stream, agent, &stop)
+        {
+            tracing::warn!("a call was not answered: {e}");
+        }
+    }
+}
+
+fn call(stream: &UnixStream, agent: &Agent, stop: &Stop) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(PEER_DEADLINE))?;
+    stream.set_write_timeout(Some(PEER_DEADLINE))?;
+    let peer = getsockopt(stream, PeerCredentials)?.uid();
+    if peer != 0 && peer != geteuid().as_raw() {
+        let text = format!("user {peer} may not call the node agent");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    let request: Request = receive(stream)?;
+    send(stream, &agent.answer(&request, stop))
+}

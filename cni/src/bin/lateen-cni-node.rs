@@ -1,0 +1,18 @@
+//! `lateen-cni-node`: the node agent as a process. Ends with status 0 on SIGTERM.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use lateen_cni::agent::serve::serve;
+use lateen_cni::settings::AgentSettings;
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    match serve(&AgentSettings::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            tracing::error!("{e}");
+            ExitCode::FAILURE
+        }
+    }
+}
