@@ -1,0 +1,1 @@
+//! Clusters against real sockets on the loopback interface.
