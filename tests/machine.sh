@@ -9,6 +9,8 @@ need() { # what is missing, how to get it
 command -v cargo >/dev/null || need "a Rust toolchain" "https://rustup.rs, then open a new shell"
 command -v cc >/dev/null || need "a C compiler (aws-lc is C)" "apt-get install gcc libc6-dev"
 command -v unshare >/dev/null || need "unshare" "apt-get install util-linux"
+command -v ip >/dev/null || need "ip (tests make network interfaces)" "apt-get install iproute2"
+PATH=$PATH:/usr/sbin command -v nft >/dev/null || need "nft (tests read rules back)" "apt-get install nftables"
 if [ "$(id -u)" != 0 ]; then
     user=$(id -un)
     command -v newuidmap >/dev/null || need "newuidmap (the lab runs in a user namespace)" "sudo apt-get install uidmap"

@@ -1,1 +1,18 @@
-//! Placeholder.
+//! Resource kinds, names and validation of a Lateen mesh.
+//!
+//! This crate says what the mesh's configuration means: names, labels, annotations and ports that
+//! are part of the contract with users, hosts and how they match, and the findings that validation
+//! gives. It reads no files and opens no sockets: text and values come in, typed resources and
+//! findings go out.
+
+pub mod duration;
+pub mod finding;
+pub mod host;
+pub mod meta;
+pub mod names;
+pub mod object;
+
+pub use finding::{Finding, Severity};
+pub use host::Host;
+pub use meta::{ObjectMeta, ObjectRef};
+pub use object::{Object, Origin, Resource};

@@ -5,7 +5,6 @@ mod cni;
 mod envoy;
 mod figure;
 mod hop;
-mod injection;
 mod process;
 mod sandbox;
 
@@ -24,7 +23,7 @@ struct Settings {
     /// Folder of the release binaries.
     #[arg(long)]
     bin: PathBuf,
-    /// Only benchmarks whose name begins with this: injection, cni, sidecar, http.
+    /// Only benchmarks whose name begins with this: cni, sidecar, http.
     #[arg(long, default_value = "")]
     only: String,
     /// A stock Envoy; without it the ratio to Envoy is not measured.
@@ -46,9 +45,6 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let mut report = Report::default();
     let wanted = |name: &str| name.starts_with(&settings.only);
-    if wanted("injection") {
-        report.add(injection::measure());
-    }
     if wanted("cni") {
         report.add(cni::measure(&settings.bin));
     }

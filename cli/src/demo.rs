@@ -85,7 +85,11 @@ async fn look(stage: &Stage, report: &mut Report) {
             report.claims.push(Claim::from_look($id, $text, $look.await));
         };
     }
-    claim!("injected", "unedited pods of the shop got a sidecar, others not", joining::injected(stage));
+    claim!(
+        "injected",
+        "unedited pods of the shop got a sidecar, others not",
+        joining::injected(stage)
+    );
     claim!("rules", "redirect rules stand in every meshed pod", joining::rules(stage));
     claim!("encrypted", "packets between pods are TLS", security::encrypted(stage));
     claim!("identity", "the server learns the client's SPIFFE ID", security::identity(stage));

@@ -1,1 +1,1 @@
-//! Placeholder.
+//! Sources, registry, translation, certificate authority. Empty so far.

@@ -1,1 +1,1 @@
-//! Placeholder.
+//! SPIFFE identities, certificates and TLS configurations. Empty so far.

@@ -3,4 +3,5 @@
 //! [`nft`] makes the nftables transaction, [`text`] what a person reads. Must not touch the kernel.
 
 pub(crate) mod nft;
+mod spans;
 pub mod text;

@@ -6,6 +6,7 @@
 pub mod flags;
 mod lists;
 pub mod pod;
+mod read;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

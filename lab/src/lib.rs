@@ -1,1 +1,3 @@
-//! Placeholder.
+//! A mesh on one machine without Kubernetes. So far only its sample application.
+
+pub mod echo;

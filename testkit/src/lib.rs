@@ -1,1 +1,2 @@
-//! Placeholder.
+//! Fakes and servers for tests; never shipped.
+pub mod netns;

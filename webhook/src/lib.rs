@@ -1,1 +1,1 @@
-//! Placeholder.
+//! Sidecar injection. Empty so far.

@@ -43,7 +43,7 @@ pub(crate) fn check(name: &str, text: &str) -> Vec<Breach> {
     }
     match syn::parse_file(text) {
         Ok(file) => {
-            let mut visitor = Functions { name, breach: &mut breach };
+            let mut visitor = Functions { name, breach: &mut breach, given: false };
             visitor.visit_file(&file);
         }
         Err(error) => breach(error.span().start().line, format!("does not parse: {error}")),
@@ -58,6 +58,8 @@ fn is_test(name: &str) -> bool {
 struct Functions<'a, F: FnMut(usize, String)> {
     name: &'a str,
     breach: &'a mut F,
+    /// Inside the implementation of a trait.
+    given: bool,
 }
 
 impl<F: FnMut(usize, String)> Functions<'_, F> {
@@ -69,7 +71,7 @@ impl<F: FnMut(usize, String)> Functions<'_, F> {
             let text = format!("`{name}` has {lines} lines, {FUNCTION_LINES} are allowed");
             (self.breach)(start, text);
         }
-        if signature.inputs.len() > PARAMETERS {
+        if signature.inputs.len() > PARAMETERS && !self.given {
             let (name, count) = (&signature.ident, signature.inputs.len());
             let text = format!("`{name}` has {count} parameters, {PARAMETERS} are allowed");
             (self.breach)(start, text);
@@ -84,6 +86,13 @@ impl<F: FnMut(usize, String)> Functions<'_, F> {
 }
 
 impl<'ast, F: FnMut(usize, String)> Visit<'ast> for Functions<'_, F> {
+    fn visit_item_impl(&mut self, node: &'ast syn::ItemImpl) {
+        // A trait decides how many parameters its methods have.
+        let outer = std::mem::replace(&mut self.given, node.trait_.is_some());
+        visit::visit_item_impl(self, node);
+        self.given = outer;
+    }
+
     fn visit_item_fn(&mut self, node: &'ast syn::ItemFn) {
         self.measure(&node.sig, node.block.span());
         visit::visit_item_fn(self, node);

@@ -25,7 +25,8 @@ pub(super) async fn injected(stage: &Stage) -> anyhow::Result<(bool, String)> {
 
 /// The rules in the kernel are exactly those planned for the pod.
 pub(super) async fn rules(stage: &Stage) -> anyhow::Result<(bool, String)> {
-    let flags = ["-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-b", "*"];
+    let flags =
+        ["-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-b", "*"];
     let ports = ["-d", "15090,15021,15020", "-o", "15020", "--redirect-dns", "--capture-all-dns"];
     let verify = [&["lateen-init", "--verify"], &flags[..], &ports[..]].concat();
     let mut stand = 0;
@@ -36,6 +37,9 @@ pub(super) async fn rules(stage: &Stage) -> anyhow::Result<(bool, String)> {
     }
     let stranger = stage.pod("stranger")?;
     let bare = stage.exec_root(&stranger, &verify).await.is_err();
-    let text = format!("verified in {stand} pods; the stranger has {}", if bare { "none" } else { "some!" });
+    let text = format!(
+        "verified in {stand} pods; the stranger has {}",
+        if bare { "none" } else { "some!" }
+    );
     Ok((stand > 0 && bare, text))
 }

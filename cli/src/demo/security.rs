@@ -62,7 +62,8 @@ pub(super) async fn principal(stage: &Stage) -> anyhow::Result<(bool, String)> {
     let allowed = stage.exec(&stage.pod("front")?, &ask).await;
     let refused = stage.exec(&stage.pod("catalog-v1")?, &ask).await;
     let ok = allowed.as_ref().is_ok_and(|text| text.trim() == "ahoy") && refused.is_err();
-    let said = |result: &anyhow::Result<String>| if result.is_ok() { "answered" } else { "refused" };
+    let said =
+        |result: &anyhow::Result<String>| if result.is_ok() { "answered" } else { "refused" };
     Ok((ok, format!("front: {}, catalog: {}", said(&allowed), said(&refused))))
 }
 

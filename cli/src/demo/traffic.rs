@@ -49,12 +49,15 @@ pub(super) async fn protocols(stage: &Stage) -> anyhow::Result<(bool, String)> {
     let two = stage.get(&front, &["http://catalog:9000/items", "--http2"]).await?;
     let report: Result<Report, _> = serde_json::from_str(&two.last_body);
     note("HTTP/2", report.is_ok_and(|report| report.protocol == "HTTP/2.0"));
-    let grpc = ["http://catalog:9000/echo.Echo/Say", "--http2", "-X", "POST", "-d", "\0\0\0\0\x02hi"];
-    let args = [&grpc[..], &["-H", "content-type: application/grpc", "-H", "te: trailers"]].concat();
+    let grpc =
+        ["http://catalog:9000/echo.Echo/Say", "--http2", "-X", "POST", "-d", "\0\0\0\0\x02hi"];
+    let args =
+        [&grpc[..], &["-H", "content-type: application/grpc", "-H", "te: trailers"]].concat();
     let answer = stage.get(&front, &args).await?;
     let status = answer.last_headers.get("grpc-status").map(String::as_str);
     note("gRPC", status == Some("0") && answer.last_body.ends_with("hi"));
-    let ws = stage.exec(&front, &["lateen-echo", "ws", "http://catalog/ws", "--send", "ahoy"]).await?;
+    let ws =
+        stage.exec(&front, &["lateen-echo", "ws", "http://catalog/ws", "--send", "ahoy"]).await?;
     note("WebSocket", ws.trim() == "ahoy");
     let tcp = stage.exec(&front, &["lateen-echo", "tcp", "ledger:7000", "--send", "ahoy"]).await?;
     note("TCP", tcp.trim() == "ahoy");
@@ -90,7 +93,8 @@ pub(super) async fn live_change(stage: &Stage) -> anyhow::Result<(bool, String)>
     let effect = last_v1.max(first_v2).saturating_sub(changed_at);
     let good = summary.status.get(&200).copied().unwrap_or_default();
     let lost = summary.requests - good;
-    let text = format!("in effect after {effect} ms; {lost} of {} requests failed", summary.requests);
+    let text =
+        format!("in effect after {effect} ms; {lost} of {} requests failed", summary.requests);
     Ok((effect < 1000 && lost == 0 && first_v2 >= changed_at, text))
 }
 
@@ -119,7 +123,8 @@ pub(super) async fn agree(stage: &Stage) -> anyhow::Result<(bool, String)> {
     #[expect(clippy::cast_precision_loss, reason = "200 is exact")]
     let wanted = COUNTED as f64;
     let ok = sent == wanted && received == wanted;
-    let text = format!("{COUNTED} sent; istio_requests_total: source +{sent}, destination +{received}");
+    let text =
+        format!("{COUNTED} sent; istio_requests_total: source +{sent}, destination +{received}");
     Ok((ok, text))
 }
 

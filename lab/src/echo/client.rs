@@ -298,9 +298,9 @@ pub async fn web_socket(url: &str, message: &str) -> Result<String, ClientError>
     let call = Call::get(url)?.headers(headers);
     let failed =
         |message: String| ClientError::Exchange { authority: call.authority.clone(), message };
-    let stream = TcpStream::connect(&call.authority).await.map_err(|source| {
-        ClientError::Connect { authority: call.authority.clone(), source }
-    })?;
+    let stream = TcpStream::connect(&call.authority)
+        .await
+        .map_err(|source| ClientError::Connect { authority: call.authority.clone(), source })?;
     let (mut sender, connection) = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
         .await
         .map_err(|error| failed(chain(&error)))?;

@@ -163,10 +163,8 @@ async fn send(call: Call, load: Load, sent: Arc<AtomicU64>, started: Instant) ->
         summary.requests += 1;
         let begun = Instant::now();
         let exchange = one(&mut connection, &call);
-        let limit = ClientError::Timeout {
-            authority: call.authority().to_owned(),
-            after: load.timeout,
-        };
+        let limit =
+            ClientError::Timeout { authority: call.authority().to_owned(), after: load.timeout };
         match tokio::time::timeout(load.timeout, exchange).await.unwrap_or(Err(limit)) {
             Ok(answer) => {
                 summary.answer(&answer, begun.elapsed());

@@ -20,7 +20,15 @@ use super::{Persona, reply};
 
 /// Longest word that begins an HTTP request.
 const HTTP_WORDS: [&[u8]; 9] = [
-    b"GET ", b"PUT ", b"POST ", b"HEAD ", b"PATCH ", b"TRACE ", b"DELETE ", b"OPTIONS ", b"PRI * ",
+    b"GET ",
+    b"PUT ",
+    b"POST ",
+    b"HEAD ",
+    b"PATCH ",
+    b"TRACE ",
+    b"DELETE ",
+    b"OPTIONS ",
+    b"PRI * ",
 ];
 
 /// A server that cannot start.
@@ -43,7 +51,11 @@ pub enum ServeError {
 ///
 /// # Errors
 /// When a port cannot be listened on.
-pub async fn serve(persona: Persona, ports: &[u16], stop: CancellationToken) -> Result<(), ServeError> {
+pub async fn serve(
+    persona: Persona,
+    ports: &[u16],
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
     if ports.is_empty() {
         return Err(ServeError::NoPorts);
     }

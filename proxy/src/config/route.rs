@@ -8,6 +8,7 @@ use std::time::Duration;
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the xDS message")]
 pub struct HttpManager {
     /// Prefix of statistics.
     pub stat_prefix: Name,
@@ -293,7 +294,10 @@ pub struct Retry {
 
 /// Retry conditions (`x-envoy-retry-on` and `x-envoy-retry-grpc-on` names).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "one flag for each condition of the retry-on list")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one flag for each condition of the retry-on list"
+)]
 pub struct RetryOn {
     /// `5xx`.
     pub status_5xx: bool,

@@ -234,7 +234,9 @@ impl Body for RequestBody {
             Self::Empty | Self::Full(None) => SizeHint::with_exact(0),
             Self::Full(Some(data)) => SizeHint::with_exact(data.len() as u64),
             Self::Stream(incoming, _) => incoming.size_hint(),
-            Self::Replay(replay) => replay.remaining.map_or_else(SizeHint::new, SizeHint::with_exact),
+            Self::Replay(replay) => {
+                replay.remaining.map_or_else(SizeHint::new, SizeHint::with_exact)
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use super::outlier::Outcome;
 use super::stream::Stream;
 use super::tls::{ClientConfigs, Offer, TlsMaterials};
 use super::{dns, same_transport};
-use crate::config::{Cluster, ClientTls, Discovery, EndpointSet, Name, Transport};
+use crate::config::{ClientTls, Cluster, Discovery, EndpointSet, Name, Transport};
 use rustls_pki_types::ServerName;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -143,8 +143,7 @@ impl ClusterRuntime {
         }
         let list = endpoints.as_ref().map(|set| set.endpoints.as_slice()).unwrap_or_default();
         let old = keep.then(|| Rc::clone(&state.hosts));
-        state.hosts =
-            Rc::new(Hosts::build(config, list, old.as_deref(), &self.shared.registry));
+        state.hosts = Rc::new(Hosts::build(config, list, old.as_deref(), &self.shared.registry));
         let started_resolving = resolves && !is_named(&state.config.discovery);
         state.config = Arc::clone(config);
         state.endpoints = endpoints;
@@ -321,9 +320,9 @@ impl ClusterRuntime {
                 host.shared.ejection.relax(now_ms);
             }
         }
-        self.original.borrow_mut().retain(|_, host| {
-            host.pool.sweep(now, idle) || Rc::strong_count(host) > 1
-        });
+        self.original
+            .borrow_mut()
+            .retain(|_, host| host.pool.sweep(now, idle) || Rc::strong_count(host) > 1);
     }
 
     /// The cluster is gone from the configuration.

@@ -24,7 +24,7 @@ pub(super) async fn resolve(
             }
             strict(addresses)
         }
-        Discovery::LogicalDns(target) => logical(lookup(target).await, before),
+        Discovery::LogicalDns(target) => logical(&lookup(target).await, before),
         Discovery::Eds(_) | Discovery::Static(_) | Discovery::OriginalDst { .. } => None,
     }
 }
@@ -47,9 +47,10 @@ fn strict(mut addresses: Vec<SocketAddr>) -> Option<EndpointSet> {
 }
 
 /// One address at a time; the one in use stays while the name still resolves to it.
-fn logical(addresses: Vec<SocketAddr>, before: Option<&EndpointSet>) -> Option<EndpointSet> {
+fn logical(addresses: &[SocketAddr], before: Option<&EndpointSet>) -> Option<EndpointSet> {
     let current = before.and_then(|set| set.endpoints.first()).map(|e| e.address);
-    let chosen = current.filter(|a| addresses.contains(a)).or(addresses.first().copied())?;
+    let chosen =
+        current.filter(|a| addresses.contains(a)).or_else(|| addresses.first().copied())?;
     Some(EndpointSet { endpoints: vec![endpoint(chosen)] })
 }
 
@@ -82,11 +83,11 @@ mod tests {
 
     #[test]
     fn logical_keeps_its_address_while_it_resolves() {
-        let first = logical(vec![at("10.0.0.1:80"), at("10.0.0.2:80")], None).unwrap();
+        let first = logical(&[at("10.0.0.1:80"), at("10.0.0.2:80")], None).unwrap();
         assert_eq!(first.endpoints[0].address, at("10.0.0.1:80"));
-        let same = logical(vec![at("10.0.0.2:80"), at("10.0.0.1:80")], Some(&first)).unwrap();
+        let same = logical(&[at("10.0.0.2:80"), at("10.0.0.1:80")], Some(&first)).unwrap();
         assert_eq!(same.endpoints[0].address, at("10.0.0.1:80"));
-        let moved = logical(vec![at("10.0.0.3:80")], Some(&first)).unwrap();
+        let moved = logical(&[at("10.0.0.3:80")], Some(&first)).unwrap();
         assert_eq!(moved.endpoints[0].address, at("10.0.0.3:80"));
     }
 }

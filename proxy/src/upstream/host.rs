@@ -12,7 +12,7 @@ use std::time::Instant;
 
 /// State of an endpoint that all workers share.
 #[derive(Debug, Default)]
-pub struct HostShared {
+pub(super) struct HostShared {
     pub(super) active: AtomicU32,
     pub(super) ejection: Ejection,
 }

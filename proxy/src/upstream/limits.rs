@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// What is in use of a cluster, over all workers.
 #[derive(Debug, Default)]
-pub struct Usage {
+pub(super) struct Usage {
     connections: AtomicU32,
     pending: AtomicU32,
     requests: AtomicU32,
@@ -69,7 +69,7 @@ impl Usage {
     }
 
     /// Takes a slot, or `None` when the breaker is open.
-    pub fn take(self: &Arc<Self>, breaker: Breaker, limits: &Limits) -> Option<Slot> {
+    pub(super) fn take(self: &Arc<Self>, breaker: Breaker, limits: &Limits) -> Option<Slot> {
         let limit = breaker.limit(limits);
         if limit == u32::MAX {
             return Some(Slot { usage: None, breaker });

@@ -20,9 +20,6 @@ mod stream;
 pub mod tls;
 mod verify;
 
-#[cfg(test)]
-mod tests;
-
 pub use body::{BodyError, Meter, Replayable, RequestBody};
 pub use checkout::{Demand, HttpVersion, LocalTasks};
 pub use cluster::{ClusterRuntime, PickRequest, TcpUpstream};

@@ -190,9 +190,9 @@ mod tests {
         assert!(may_eject(&rules(), Share { hosts: 1, ejected: 0 }));
         assert!(may_eject(&rules(), Share { hosts: 4, ejected: 1 }));
         assert!(!may_eject(&rules(), Share { hosts: 4, ejected: 2 }));
-        assert!(!may_eject(&Outlier { max_ejection_percent: 0, ..rules() }, Share {
-            hosts: 4,
-            ejected: 0
-        }));
+        assert!(!may_eject(
+            &Outlier { max_ejection_percent: 0, ..rules() },
+            Share { hosts: 4, ejected: 0 }
+        ));
     }
 }

@@ -46,7 +46,7 @@ struct SharedHttp2 {
 
 /// Connections to one endpoint.
 #[derive(Debug, Default)]
-pub struct Pool {
+pub(super) struct Pool {
     http1: RefCell<Vec<IdleHttp1>>,
     http2: RefCell<Vec<SharedHttp2>>,
     /// Lets one request at a time open an HTTP/2 connection; counts the failures.
@@ -207,11 +207,7 @@ impl Pool {
     }
 
     /// A stream on an open HTTP/2 connection, the least used first.
-    pub(super) fn stream_http2(
-        &self,
-        sni: Option<&Arc<str>>,
-        max_requests: u32,
-    ) -> Option<Lease> {
+    pub(super) fn stream_http2(&self, sni: Option<&Arc<str>>, max_requests: u32) -> Option<Lease> {
         let mut open = self.http2.borrow_mut();
         open.retain(|c| {
             let worn = max_requests != 0 && c.facts.served.get() >= max_requests;
@@ -251,9 +247,8 @@ impl Pool {
 
     /// Closes connections idle for `limit`; true while any is left.
     pub(super) fn sweep(&self, now: Instant, limit: Option<Duration>) -> bool {
-        let fresh = |since: Instant| {
-            limit.is_none_or(|limit| now.saturating_duration_since(since) < limit)
-        };
+        let fresh =
+            |since: Instant| limit.is_none_or(|limit| now.saturating_duration_since(since) < limit);
         let mut http1 = self.http1.borrow_mut();
         http1.retain(|c| !c.sender.is_closed() && fresh(c.since));
         let mut http2 = self.http2.borrow_mut();

@@ -163,10 +163,9 @@ fn anchors(
     materials: &dyn TlsMaterials,
 ) -> Result<Option<Arc<RootCertStore>>, TlsError> {
     match validation {
-        Validation::Sds(name) => materials
-            .anchors(name)
-            .map(Some)
-            .ok_or_else(|| TlsError::NotReady(name.to_string())),
+        Validation::Sds(name) => {
+            materials.anchors(name).map(Some).ok_or_else(|| TlsError::NotReady(name.to_string()))
+        }
         Validation::File(path) => read_anchors(Path::new(path)).map(|roots| Some(Arc::new(roots))),
         Validation::System => system_anchors().map(|roots| Some(Arc::new(roots))),
         Validation::None => Ok(None),

@@ -72,9 +72,8 @@ impl RouteTable {
                 }
             }
         }
-        let longest_first = |a: &(Box<str>, usize), b: &(Box<str>, usize)| {
-            b.0.len().cmp(&a.0.len())
-        };
+        let longest_first =
+            |a: &(Box<str>, usize), b: &(Box<str>, usize)| b.0.len().cmp(&a.0.len());
         suffixes.sort_by(longest_first);
         prefixes.sort_by(longest_first);
         Self { config, exact, suffixes, prefixes, any }

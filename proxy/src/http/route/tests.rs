@@ -50,13 +50,16 @@ fn chosen(table: &RouteTable, authority: &str, path: &str) -> String {
 #[test]
 fn virtual_hosts_are_taken_from_the_most_exact_to_the_widest() {
     let any = || vec![route("r", prefix("/"))];
-    let table = table(true, vec![
-        host("star", &["*"], any()),
-        host("suffix", &["*.example.com"], any()),
-        host("longer", &["*.shop.example.com"], any()),
-        host("prefix", &["api.*"], any()),
-        host("exact", &["reviews", "reviews.shop.svc.cluster.local", "[fd00::1]"], any()),
-    ]);
+    let table = table(
+        true,
+        vec![
+            host("star", &["*"], any()),
+            host("suffix", &["*.example.com"], any()),
+            host("longer", &["*.shop.example.com"], any()),
+            host("prefix", &["api.*"], any()),
+            host("exact", &["reviews", "reviews.shop.svc.cluster.local", "[fd00::1]"], any()),
+        ],
+    );
     for (authority, wanted) in [
         ("reviews", "exact/r"),
         ("Reviews:9080", "exact/r"),
@@ -85,12 +88,19 @@ fn the_first_route_that_matches_is_taken() {
     let exact = PathMatch::Exact { value: "/Login".into(), case_sensitive: false };
     let separated = PathMatch::SeparatedPrefix { value: "/api".into(), case_sensitive: true };
     let regex = PathMatch::Regex(Regex::new("^(?:/v[0-9]+/.*)$").unwrap());
-    let table = table(true, vec![host("h", &["*"], vec![
-        route("exact", exact),
-        route("separated", separated),
-        route("regex", regex),
-        route("static", prefix("/static/")),
-    ])]);
+    let table = table(
+        true,
+        vec![host(
+            "h",
+            &["*"],
+            vec![
+                route("exact", exact),
+                route("separated", separated),
+                route("regex", regex),
+                route("static", prefix("/static/")),
+            ],
+        )],
+    );
     for (path, wanted) in [
         ("/login", "h/exact"),
         ("/login?user=1", "h/exact"),
@@ -139,10 +149,10 @@ fn headers_and_query_must_all_hold() {
         assert_eq!(found(&table, &none), without, "{matcher:?} without");
     }
     let mut by_query = route("q", prefix("/"));
-    by_query.matches.query.push(QueryMatch {
-        name: "v".into(),
-        value: Some(StringMatch::exact("a b")),
-    });
+    by_query
+        .matches
+        .query
+        .push(QueryMatch { name: "v".into(), value: Some(StringMatch::exact("a b")) });
     let table = table(true, vec![host("h", &["*"], vec![by_query])]);
     assert_eq!(chosen(&table, "h", "/?x=1&v=a%20b"), "h/q");
     assert_eq!(chosen(&table, "h", "/?v=a"), "-");
@@ -166,9 +176,8 @@ fn weights_share_requests_out() {
         mirrors: Vec::new(),
         upgrades: Vec::new(),
     };
-    let hits = (0..1000)
-        .filter(|n| &*choose_cluster(&forward, *n).unwrap().cluster == "v1")
-        .count();
+    let hits =
+        (0..1000).filter(|n| &*choose_cluster(&forward, *n).unwrap().cluster == "v1").count();
     assert_eq!(hits, 900);
     assert!((0..1000).all(|n| &*choose_cluster(&forward, n).unwrap().cluster != "off"));
 }

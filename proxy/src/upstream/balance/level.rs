@@ -85,9 +85,8 @@ impl Level {
         panic: bool,
         random: &mut impl FnMut() -> u64,
     ) -> Option<usize> {
-        let available = |slot: usize| {
-            self.backend(backends, slot).is_some_and(|b| panic || b.is_available())
-        };
+        let available =
+            |slot: usize| self.backend(backends, slot).is_some_and(|b| panic || b.is_available());
         let wanted = |slot: usize| {
             available(slot) && self.members.get(slot).is_some_and(|i| !wish.avoid.contains(i))
         };

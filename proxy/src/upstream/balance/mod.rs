@@ -52,9 +52,7 @@ impl Balancer {
             .into_iter()
             .map(|priority| {
                 let members: Vec<usize> = (0..backends.len())
-                    .filter(|index| {
-                        backends.get(*index).is_some_and(|b| b.priority() == priority)
-                    })
+                    .filter(|index| backends.get(*index).is_some_and(|b| b.priority() == priority))
                     .collect();
                 Level::new(policy, &members, backends)
             })
@@ -241,7 +239,8 @@ mod tests {
 
     #[test]
     fn consistent_hashing_is_stable_when_an_endpoint_leaves() {
-        for policy in [Balance::RingHash { minimum_size: 4096 }, Balance::Maglev { table_size: 65537 }]
+        for policy in
+            [Balance::RingHash { minimum_size: 4096 }, Balance::Maglev { table_size: 65537 }]
         {
             let four = fakes(&[1, 1, 1, 1]);
             let three = four[..3].to_vec();

@@ -1,0 +1,363 @@
+//! Real packets through real rules, each test in a network namespace of its own.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that panics has failed")]
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use lateen_interception::settings::{DnsCapture, Mode, PortSelection, RangeSelection};
+use lateen_interception::{RedirectPlan, Settings, State, apply, cleanup, netns, verify};
+use lateen_testkit::netns::inside;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+
+const APPLICATION: u32 = 2000;
+const PROXY: u32 = 1337;
+const WAIT: Duration = Duration::from_millis(400);
+
+fn run(line: &str) {
+    let mut words = line.split_whitespace();
+    let program = words.next().unwrap();
+    let done = Command::new(program)
+        .args(words)
+        .output()
+        .unwrap_or_else(|e| panic!("{program}: {e}; install iproute2 and nftables"));
+    assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// A neighbour of this namespace behind `eth0`: 10.77.0.2 and fd77::2.
+struct World {
+    process: Child,
+}
+
+impl World {
+    fn new() -> Self {
+        run("ip link set lo up");
+        let process = Command::new("unshare").args(["--net", "sleep", "60"]).spawn().unwrap();
+        let world = Self { process };
+        let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+        while std::fs::read_link(world.path()).is_ok_and(|theirs| theirs == own) {
+            thread::yield_now();
+        }
+        run(&format!("ip link add eth0 type veth peer name eth0 netns {}", world.process.id()));
+        run("ip addr add 10.77.0.1/24 dev eth0");
+        run("ip -6 addr add fd77::1/64 dev eth0 nodad");
+        run("ip link set eth0 up");
+        run("ip route add default via 10.77.0.2");
+        run("ip -6 route add default via fd77::2");
+        world.within(|| {
+            run("ip link set lo up");
+            run("ip addr add 10.77.0.2/24 dev eth0");
+            run("ip -6 addr add fd77::2/64 dev eth0 nodad");
+            run("ip link set eth0 up");
+        });
+        world
+    }
+
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.process.id()))
+    }
+
+    fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        netns::run_in(&self.path(), work).unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+fn everything() -> Settings {
+    Settings {
+        inbound_ports: PortSelection::All,
+        outbound_ranges: RangeSelection::All,
+        ..Settings::default()
+    }
+}
+
+fn listen(port: u16) -> TcpListener {
+    let listener = TcpListener::bind(("::", port)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    listener
+}
+
+fn ready(fd: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::try_from(WAIT).unwrap()).unwrap() > 0
+}
+
+fn connect_as(uid: u32, to: SocketAddr) -> io::Result<TcpStream> {
+    thread::scope(|scope| {
+        let call = scope.spawn(move || {
+            setfsgid(Gid::from_raw(uid));
+            setfsuid(Uid::from_raw(uid));
+            TcpStream::connect_timeout(&to, WAIT)
+        });
+        call.join().unwrap()
+    })
+}
+
+/// Whether a call arrives at a listener, with everything before it taken away.
+fn arrives(listener: &TcpListener, uid: u32, to: SocketAddr) -> bool {
+    while listener.accept().is_ok() {}
+    let call = connect_as(uid, to);
+    let arrived = ready(listener) && listener.accept().is_ok();
+    drop(call);
+    arrived
+}
+
+fn both(v4: &str, v6: &str, port: u16) -> [SocketAddr; 2] {
+    let address = |text: &str| SocketAddr::new(text.parse::<IpAddr>().unwrap(), port);
+    [address(v4), address(v6)]
+}
+
+#[test]
+fn outbound_goes_to_the_proxy_unless_it_is_its_own() {
+    if !inside("outbound_goes_to_the_proxy_unless_it_is_its_own") {
+        return;
+    }
+    let world = World::new();
+    let settings = Settings {
+        outbound_ports_exclude: vec![8443, 8444],
+        outbound_ranges_exclude: vec![
+            "192.0.2.0/24".parse().unwrap(),
+            "fd02::/16".parse().unwrap(),
+        ],
+        ..everything()
+    };
+    let remote = world.within(|| [listen(80), listen(8444)]);
+    apply(&RedirectPlan::new(&settings)).unwrap();
+    let proxy = listen(15001);
+    for to in both("203.0.113.7", "fd99::7", 80) {
+        assert!(arrives(&proxy, APPLICATION, to), "{to} of the application");
+        assert!(arrives(&proxy, 0, to), "{to} of root");
+        assert!(!arrives(&proxy, PROXY, to), "{to} of the proxy");
+    }
+    for to in both("10.77.0.2", "fd77::2", 80) {
+        assert!(arrives(&remote[0], PROXY, to), "{to} of the proxy goes out");
+        assert!(!arrives(&remote[0], APPLICATION, to), "{to} of the application does not");
+    }
+    for to in both("10.77.0.2", "fd77::2", 8444) {
+        assert!(arrives(&remote[1], APPLICATION, to), "{to} has an excluded port");
+    }
+    for to in both("192.0.2.9", "fd02::9", 80) {
+        assert!(!arrives(&proxy, APPLICATION, to), "{to} is in an excluded range");
+    }
+}
+
+#[test]
+fn only_listed_ranges_are_captured() {
+    if !inside("only_listed_ranges_are_captured") {
+        return;
+    }
+    let _world = World::new();
+    let ranges = ["198.51.100.0/25", "198.51.100.200", "fd05::/32", "fd06::1"];
+    let ranges = ranges
+        .iter()
+        .map(|r| r.parse().or_else(|_| r.parse::<IpAddr>().map(ipnet::IpNet::from)).unwrap());
+    let settings = Settings {
+        outbound_ranges: RangeSelection::Only(ranges.collect()),
+        outbound_ports: vec![9000, 9001],
+        ..Settings::default()
+    };
+    apply(&RedirectPlan::new(&settings)).unwrap();
+    let proxy = listen(15001);
+    for (address, port, captured) in [
+        ("198.51.100.0", 80, true),
+        ("198.51.100.127", 80, true),
+        ("198.51.100.128", 80, false),
+        ("198.51.100.200", 80, true),
+        ("198.51.100.201", 80, false),
+        ("198.51.100.201", 9001, true),
+        ("fd05::5", 80, true),
+        ("fd05:1::5", 80, false),
+        ("fd06::1", 80, true),
+        ("fd06::2", 80, false),
+        ("fd06::2", 9000, true),
+    ] {
+        let to = SocketAddr::new(address.parse().unwrap(), port);
+        assert_eq!(arrives(&proxy, APPLICATION, to), captured, "{to}");
+    }
+}
+
+#[test]
+fn inbound_goes_to_the_proxy_except_for_excluded_ports() {
+    if !inside("inbound_goes_to_the_proxy_except_for_excluded_ports") {
+        return;
+    }
+    let world = World::new();
+    let settings = Settings { inbound_ports_exclude: vec![15020, 15021], ..everything() };
+    apply(&RedirectPlan::new(&settings)).unwrap();
+    let (proxy, status, tunnel) = (listen(15006), listen(15021), listen(15008));
+    let from_outside = |listener: &TcpListener, to| world.within(|| arrives(listener, 0, to));
+    for port in [80, 8080] {
+        for to in both("10.77.0.1", "fd77::1", port) {
+            assert!(from_outside(&proxy, to), "{to}");
+        }
+    }
+    for to in both("10.77.0.1", "fd77::1", 15021) {
+        assert!(from_outside(&status, to), "{to}");
+    }
+    for to in both("10.77.0.1", "fd77::1", 15008) {
+        assert!(from_outside(&tunnel, to), "{to}");
+    }
+}
+
+#[test]
+fn questions_for_names_go_to_the_proxy() {
+    if !inside("questions_for_names_go_to_the_proxy") {
+        return;
+    }
+    let world = World::new();
+    let settings = Settings { dns: DnsCapture::All, ..everything() };
+    let upstream = world.within(|| UdpSocket::bind("[::]:53").unwrap());
+    apply(&RedirectPlan::new(&settings)).unwrap();
+    let proxy = UdpSocket::bind("[::]:15053").unwrap();
+    let proxy_tcp = listen(15053);
+    let ask = |uid: u32, to: SocketAddr| {
+        thread::scope(|scope| {
+            let own = scope.spawn(move || {
+                setfsgid(Gid::from_raw(uid));
+                setfsuid(Uid::from_raw(uid));
+                let any = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+                let socket = UdpSocket::bind(any).unwrap();
+                socket.send_to(b"?", to).unwrap();
+                socket
+            });
+            own.join().unwrap()
+        })
+    };
+    let taken = |socket: &UdpSocket| ready(socket) && socket.recv_from(&mut [0; 16]).is_ok();
+    for to in both("10.77.0.2", "fd77::2", 53) {
+        let question = ask(APPLICATION, to);
+        assert!(taken(&proxy), "{to} of the application");
+        drop(question);
+        // The first datagrams to a new neighbour may be lost while its link comes up.
+        let arrived = (0..20).any(|_| {
+            drop(ask(PROXY, to));
+            taken(&upstream)
+        });
+        assert!(arrived, "{to} of the proxy");
+        assert!(arrives(&proxy_tcp, APPLICATION, to), "{to} over TCP");
+    }
+}
+
+#[test]
+fn rules_are_replaced_verified_and_removed() {
+    if !inside("rules_are_replaced_verified_and_removed") {
+        return;
+    }
+    run("ip link set lo up");
+    run("nft add table inet foreign");
+    run("nft add chain inet foreign kept");
+    let first = RedirectPlan::new(&everything());
+    let second = RedirectPlan::new(&Settings {
+        mode: Mode::Tproxy,
+        dns: DnsCapture::Servers(vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()]),
+        inbound_ports: PortSelection::Only((1000..4000).collect()),
+        outbound_ranges: RangeSelection::Only(
+            (0..1000u32)
+                .map(|n| ipnet::Ipv4Net::new((n << 16).into(), 17).unwrap().into())
+                .collect(),
+        ),
+        drop_invalid: true,
+        ..Settings::default()
+    });
+    assert_eq!(verify(&first).unwrap(), State::Absent);
+    for _ in 0..2 {
+        for plan in [&first, &first, &second, &second] {
+            apply(plan).unwrap();
+            assert_eq!(verify(plan).unwrap(), State::Planned);
+            let other = if plan == &first { &second } else { &first };
+            assert!(matches!(verify(other).unwrap(), State::Differs(_)));
+        }
+    }
+    cleanup().unwrap();
+    cleanup().unwrap();
+    assert_eq!(verify(&first).unwrap(), State::Absent);
+    run("nft list chain inet foreign kept");
+    let left = Command::new("ip").args(["rule"]).output().unwrap();
+    assert!(!String::from_utf8_lossy(&left.stdout).contains("fwmark"));
+}
+
+#[test]
+fn a_changed_rule_is_named() {
+    if !inside("a_changed_rule_is_named") {
+        return;
+    }
+    run("ip link set lo up");
+    let plan = RedirectPlan::new(&everything());
+    for (change, word) in [
+        ("nft insert rule inet lateen nat-output accept", "rule 1"),
+        ("nft add rule inet lateen nat-output accept", "is not planned"),
+        ("nft flush chain inet lateen nat-prerouting", "missing"),
+        ("nft add chain inet lateen more", "chains"),
+        ("nft add set inet lateen more { type inet_service; }", "set more"),
+        ("ip -6 addr del ::6/128 dev lo", "::6"),
+    ] {
+        apply(&plan).unwrap();
+        run(change);
+        match verify(&plan).unwrap() {
+            State::Differs(text) => assert!(text.contains(word), "{change}: {text}"),
+            other => panic!("{change}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn nothing_gets_past_while_rules_are_replaced() {
+    if !inside("nothing_gets_past_while_rules_are_replaced") {
+        return;
+    }
+    let world = World::new();
+    let plans = [
+        RedirectPlan::new(&everything()),
+        RedirectPlan::new(&Settings { outbound_ports_exclude: vec![9], ..everything() }),
+        RedirectPlan::new(&Settings { mode: Mode::Tproxy, ..everything() }),
+    ];
+    apply(&plans[0]).unwrap();
+    let remote = world.within(|| listen(80));
+    let proxy = TcpListener::bind("0.0.0.0:15001").unwrap();
+    let (done, captured) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while proxy.accept().is_ok() {
+                captured.fetch_add(1, Ordering::Relaxed);
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        let clients: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    setfsgid(Gid::from_raw(APPLICATION));
+                    setfsuid(Uid::from_raw(APPLICATION));
+                    let to = "10.77.0.2:80".parse().unwrap();
+                    while !done.load(Ordering::Relaxed) {
+                        TcpStream::connect_timeout(&to, Duration::from_secs(2)).unwrap();
+                    }
+                })
+            })
+            .collect();
+        for n in 0..300 {
+            apply(&plans[n % plans.len()]).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.join().unwrap();
+        }
+        drop(TcpStream::connect("127.0.0.1:15001"));
+    });
+    assert!(remote.accept().is_err(), "a connection went past the proxy");
+    let captured = captured.into_inner();
+    assert!(captured > 100, "only {captured} connections were made");
+}

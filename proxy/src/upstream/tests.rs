@@ -1,1 +1,0 @@
-//! Clusters against real sockets on the loopback interface.
