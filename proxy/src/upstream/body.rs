@@ -3,6 +3,7 @@
 //! A body that may have to be sent again is kept (up to a limit) while it streams, so the first
 //! attempt never waits for the whole of it. Knows no routes and no retry rules.
 
+use super::grpc_frames::FrameCounter;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -11,6 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 /// Why a request body ended early.
 #[derive(Debug, thiserror::Error)]
@@ -28,8 +30,32 @@ pub enum BodyError {
 pub struct Meter {
     /// Bytes of data read from downstream.
     pub bytes: Cell<u64>,
+    /// gRPC messages, where they are to be counted.
+    pub grpc: Cell<Option<FrameCounter>>,
+    /// When the end was seen.
+    pub ended_at: Cell<Option<Instant>>,
+}
+
+impl Meter {
     /// The end was seen.
-    pub ended: Cell<bool>,
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.ended_at.get().is_some()
+    }
+
+    fn add(&self, data: &[u8]) {
+        self.bytes.set(self.bytes.get() + data.len() as u64);
+        if let Some(mut counter) = self.grpc.get() {
+            counter.feed(data);
+            self.grpc.set(Some(counter));
+        }
+    }
+
+    fn end(&self) {
+        if self.ended_at.get().is_none() {
+            self.ended_at.set(Some(Instant::now()));
+        }
+    }
 }
 
 /// Body of an upstream request.
@@ -106,7 +132,7 @@ impl Replayable {
     #[must_use]
     pub fn collected(&self) -> Option<Bytes> {
         let kept = self.0.borrow();
-        if kept.overflow || !kept.meter.ended.get() {
+        if kept.overflow || !kept.meter.is_ended() {
             return None;
         }
         match kept.chunks.as_slice() {
@@ -153,7 +179,7 @@ impl Replay {
             self.remaining = self.remaining.map(|n| n.saturating_sub(chunk.len() as u64));
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
-        if kept.meter.ended.get() {
+        if kept.meter.is_ended() {
             let trailers = kept.trailers.clone();
             if trailers.is_some() && self.next == kept.chunks.len() {
                 self.next += 1;
@@ -170,7 +196,7 @@ impl Replay {
                     self.remaining = self.remaining.map(|n| n.saturating_sub(data.len() as u64));
                 } else if let Some(trailers) = frame.trailers_ref() {
                     kept.trailers = Some(trailers.clone());
-                    kept.meter.ended.set(true);
+                    kept.meter.end();
                     self.next += 1;
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -183,7 +209,7 @@ impl Replay {
         let kept = self.shared.borrow();
         kept.attempt == self.attempt
             && self.next >= kept.chunks.len()
-            && (kept.meter.ended.get() && kept.trailers.is_none())
+            && (kept.meter.is_ended() && kept.trailers.is_none())
     }
 }
 
@@ -191,16 +217,16 @@ fn poll_metered(incoming: &mut Incoming, meter: &Meter, cx: &mut Context<'_>) ->
     match Pin::new(&mut *incoming).poll_frame(cx) {
         Poll::Ready(Some(Ok(frame))) => {
             if let Some(data) = frame.data_ref() {
-                meter.bytes.set(meter.bytes.get() + data.len() as u64);
+                meter.add(data);
                 if incoming.is_end_stream() {
-                    meter.ended.set(true);
+                    meter.end();
                 }
             }
             Poll::Ready(Some(Ok(frame)))
         }
         Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
         Poll::Ready(None) => {
-            meter.ended.set(true);
+            meter.end();
             Poll::Ready(None)
         }
         Poll::Pending => Poll::Pending,

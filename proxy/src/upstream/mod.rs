@@ -11,6 +11,7 @@ mod cluster;
 mod connect;
 mod dns;
 mod error;
+mod grpc_frames;
 mod host;
 mod hosts;
 mod limits;
@@ -20,10 +21,14 @@ mod stream;
 pub mod tls;
 mod verify;
 
+#[cfg(test)]
+mod tests;
+
 pub use body::{BodyError, Meter, Replayable, RequestBody};
 pub use checkout::{Demand, HttpVersion, LocalTasks};
 pub use cluster::{ClusterRuntime, PickRequest, TcpUpstream};
 pub use error::UpstreamError;
+pub use grpc_frames::FrameCounter;
 pub use host::{Busy, Host};
 pub use limits::{Breaker, Slot};
 pub use pool::{ConnectionFacts, Lease, SendFailure};
@@ -85,6 +90,12 @@ impl Upstreams {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.config.load_full()
+    }
+
+    /// The configuration in force, for a short look without counting a reference.
+    #[must_use]
+    pub fn peek(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.config.load()
     }
 
     /// The task group of this worker's connections.

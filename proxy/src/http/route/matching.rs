@@ -77,7 +77,8 @@ fn query(wanted: &QueryMatch, query: Option<&str>) -> bool {
 }
 
 /// The first value of a query parameter, decoded.
-pub(crate) fn query_value<'q>(query: Option<&'q str>, name: &str) -> Option<Cow<'q, str>> {
+#[must_use]
+pub fn query_value<'q>(query: Option<&'q str>, name: &str) -> Option<Cow<'q, str>> {
     query?.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let key = percent_decode_str(key).decode_utf8_lossy();

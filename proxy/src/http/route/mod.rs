@@ -7,6 +7,7 @@
 mod matching;
 mod rewrite;
 
+pub use matching::query_value as query_parameter;
 pub use rewrite::{location, rewritten_path};
 
 use crate::config::{Forward, Route, RouteAction, RouteConfig, VirtualHost, WeightedCluster};

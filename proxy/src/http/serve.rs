@@ -1,0 +1,148 @@
+//! Serving a downstream connection: HTTP/1.1 or HTTP/2, keep-alive, idle time, drain.
+
+use super::downstream::Downstream;
+use super::handle::handle;
+use super::response_body::ResponseBody;
+use super::session::{HttpWorker, Session};
+use super::sniff::{Preface, Rewound, sniff};
+use crate::config::HttpManager;
+use crate::upstream::LocalTasks;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+/// Largest request head, as Envoy's `max_request_headers_kb`.
+const MAX_HEAD: usize = 60 * 1024;
+/// Most request headers.
+const MAX_HEADERS: usize = 100;
+/// HTTP/2 streams a client may have open at once.
+const MAX_STREAMS: u32 = 1024;
+/// Resets a client may cause before its connection is closed (rapid reset).
+const MAX_RESETS: usize = 100;
+
+/// How a connection ended that did not end by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Reading or writing failed before HTTP began.
+    #[error("downstream connection: {0}")]
+    Io(#[from] std::io::Error),
+    /// HTTP failed.
+    #[error("downstream HTTP: {0}")]
+    Http(#[from] hyper::Error),
+}
+
+struct App(Rc<Session>);
+
+impl Service<Request<Incoming>> for App {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let session = Rc::clone(&self.0);
+        Box::pin(async move { Ok(handle(session, request).await) })
+    }
+}
+
+/// Serves HTTP on `io` until the client leaves, the connection idles too long, or `drain` is
+/// cancelled and what is in flight has ended.
+///
+/// # Errors
+/// When the connection breaks in the middle of something.
+pub async fn serve<IO>(
+    worker: Rc<HttpWorker>,
+    mut io: IO,
+    downstream: Rc<Downstream>,
+    manager: Arc<HttpManager>,
+    drain: CancellationToken,
+) -> Result<(), ServeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let idle_timeout = manager.idle_timeout;
+    let (preface, read) = match negotiated(&downstream) {
+        Some(preface) => (preface, bytes::Bytes::new()),
+        None => tokio::select! {
+            found = sniff(&mut io, idle_timeout) => found?,
+            () = drain.cancelled() => return Ok(()),
+        },
+    };
+    let session = Session::new(worker, downstream, manager);
+    let io = TokioIo::new(Rewound::new(io, read));
+    let app = App(Rc::clone(&session));
+    match preface {
+        Preface::Nothing => Ok(()),
+        Preface::Http1 => {
+            let mut builder = http1::Builder::new();
+            builder.max_headers(MAX_HEADERS).max_header_size(MAX_HEAD).max_buf_size(64 * 1024);
+            let connection = pin!(builder.serve_connection(io, app).with_upgrades());
+            run(connection, |c| c.graceful_shutdown(), &session, &drain).await
+        }
+        Preface::Http2 => {
+            let tasks = session.worker.upstreams.tasks().clone();
+            let mut builder = http2::Builder::new(LocalTasks(tasks));
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(MAX_STREAMS)
+                .max_pending_accept_reset_streams(MAX_RESETS)
+                .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
+            let connection = pin!(builder.serve_connection(io, app));
+            run(connection, |c| c.graceful_shutdown(), &session, &drain).await
+        }
+    }
+}
+
+/// What the TLS handshake agreed on, if that says which HTTP is spoken.
+fn negotiated(downstream: &Downstream) -> Option<Preface> {
+    match downstream.tls.as_ref()?.alpn.as_deref()? {
+        b"h2" | b"istio-h2" => Some(Preface::Http2),
+        b"http/1.1" | b"http/1.0" | b"istio-http/1.1" | b"istio-http/1.0" => Some(Preface::Http1),
+        _ => None,
+    }
+}
+
+/// Drives a connection; drain and idle time end it after the requests in flight.
+async fn run<C>(
+    mut connection: Pin<&mut C>,
+    shutdown: impl Fn(Pin<&mut C>),
+    session: &Session,
+    drain: &CancellationToken,
+) -> Result<(), ServeError>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let limit = session.manager.idle_timeout.filter(|limit| !limit.is_zero());
+    let mut idle = pin!(tokio::time::sleep(limit.unwrap_or(Duration::from_secs(3600))));
+    let mut drained = pin!(drain.cancelled());
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return Ok(ended?),
+            () = drained.as_mut(), if !ending => {
+                ending = true;
+                shutdown(connection.as_mut());
+            }
+            () = idle.as_mut(), if !ending && limit.is_some() => {
+                let limit = limit.unwrap_or_default();
+                let since = session.idle_since().unwrap_or_else(Instant::now);
+                if since.elapsed() >= limit {
+                    ending = true;
+                    shutdown(connection.as_mut());
+                } else {
+                    idle.as_mut().reset(tokio::time::Instant::from_std(since + limit));
+                }
+            }
+        }
+    }
+}
