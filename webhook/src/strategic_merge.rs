@@ -1,0 +1,163 @@
+//! Kubernetes' strategic merge of a piece of a pod onto a pod.
+//!
+//! Maps merge deeply, `null` deletes, lists with a merge key merge by it (new elements come
+//! first), other lists are replaced; `$patch: replace` and `$patch: delete` are honoured. The
+//! merge keys are those of the pod types of `core/v1`. Must not know what injection is about.
+
+use serde_json::{Map, Value};
+
+/// Field by which the elements of a list of a pod are the same, if its elements have one.
+fn merge_key(list: &str) -> Option<&'static str> {
+    match list {
+        "containers"
+        | "initContainers"
+        | "ephemeralContainers"
+        | "volumes"
+        | "env"
+        | "imagePullSecrets" => Some("name"),
+        "volumeMounts" => Some("mountPath"),
+        "volumeDevices" => Some("devicePath"),
+        "ports" => Some("containerPort"),
+        "hostAliases" => Some("ip"),
+        "topologySpreadConstraints" => Some("topologyKey"),
+        "ownerReferences" => Some("uid"),
+        _ => None,
+    }
+}
+
+/// Lays `patch` over `base`.
+pub fn merge(base: &mut Map<String, Value>, patch: &Map<String, Value>) {
+    match patch.get("$patch").and_then(Value::as_str) {
+        Some("replace") => {
+            base.clear();
+        }
+        Some("delete") => {
+            base.clear();
+            return;
+        }
+        _ => {}
+    }
+    for (key, value) in patch {
+        if key.starts_with('$') {
+            continue;
+        }
+        match value {
+            Value::Null => {
+                base.remove(key);
+            }
+            Value::Object(patch) => match base.get_mut(key) {
+                Some(Value::Object(base)) => merge(base, patch),
+                _ => {
+                    let mut fresh = Map::new();
+                    merge(&mut fresh, patch);
+                    base.insert(key.clone(), Value::Object(fresh));
+                }
+            },
+            Value::Array(patch) => merge_list(base, key, patch),
+            _ => {
+                base.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+fn merge_list(base: &mut Map<String, Value>, key: &str, patch: &[Value]) {
+    let Some(name) = merge_key(key) else {
+        base.insert(key.to_owned(), Value::Array(patch.to_vec()));
+        return;
+    };
+    let replaces = patch.iter().any(|element| {
+        element["$patch"] == "replace" && element.as_object().is_some_and(|map| map.len() == 1)
+    });
+    let old = match base.remove(key) {
+        Some(Value::Array(old)) if !replaces => old,
+        _ => Vec::new(),
+    };
+    let mut merged: Vec<Value> = Vec::with_capacity(old.len() + patch.len());
+    let mut old: Vec<Option<Value>> = old.into_iter().map(Some).collect();
+    let mut new = Vec::new();
+    for element in patch {
+        let Some(fields) = element.as_object() else { continue };
+        if element["$patch"] == "replace" && fields.len() == 1 {
+            continue;
+        }
+        let same = old.iter_mut().find(|old| {
+            old.as_ref().is_some_and(|old| !element[name].is_null() && old[name] == element[name])
+        });
+        match same {
+            Some(slot) if element["$patch"] == "delete" => *slot = None,
+            Some(Some(Value::Object(old))) => merge_element(key, old, fields),
+            _ if element["$patch"] == "delete" => {}
+            _ => {
+                let mut fresh = Map::new();
+                merge(&mut fresh, fields);
+                new.push(Value::Object(fresh));
+            }
+        }
+    }
+    merged.extend(new);
+    merged.extend(old.into_iter().flatten());
+    base.insert(key.to_owned(), Value::Array(merged));
+}
+
+/// Elements with exactly one source (environment, volumes) take the patch's whole.
+fn merge_element(list: &str, base: &mut Map<String, Value>, patch: &Map<String, Value>) {
+    let single_source = matches!(list, "env" | "volumes");
+    if single_source && patch.keys().any(|key| key != "name" && !base.contains_key(key)) {
+        base.clear();
+    }
+    if list == "env" {
+        base.retain(|key, _| patch.contains_key(key));
+    }
+    merge(base, patch);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::merge;
+    use serde_json::{Value, json};
+
+    fn merged(base: Value, patch: Value) -> Value {
+        let (Value::Object(mut base), Value::Object(patch)) = (base, patch) else {
+            panic!("not maps")
+        };
+        merge(&mut base, &patch);
+        Value::Object(base)
+    }
+
+    #[test]
+    fn named_lists_merge_and_new_elements_come_first() {
+        let base = json!({"containers": [{"name": "a", "args": ["x"], "image": "i"}]});
+        let patch = json!({"containers": [{"name": "a", "args": ["y"]}, {"name": "p"}]});
+        assert_eq!(
+            merged(base, patch),
+            json!({"containers": [{"name": "p"}, {"name": "a", "args": ["y"], "image": "i"}]})
+        );
+    }
+
+    #[test]
+    fn null_and_directives_delete() {
+        let base = json!({"a": 1, "b": {"c": 1, "d": 2}, "env": [{"name": "X"}, {"name": "Y"}],
+                          "volumes": [{"name": "v"}]});
+        let patch = json!({"a": null, "b": {"$patch": "replace", "e": 1},
+                           "env": [{"name": "X", "$patch": "delete"}],
+                           "volumes": [{"$patch": "replace"}, {"name": "w"}]});
+        assert_eq!(
+            merged(base, patch),
+            json!({"b": {"e": 1}, "env": [{"name": "Y"}], "volumes": [{"name": "w"}]})
+        );
+    }
+
+    #[test]
+    fn a_volume_has_one_source_and_a_variable_too() {
+        let base = json!({"volumes": [{"name": "s", "emptyDir": {}}],
+                          "env": [{"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "p"}}}]});
+        let patch = json!({"volumes": [{"name": "s", "csi": {"driver": "d"}}],
+                           "env": [{"name": "X", "value": "1"}]});
+        assert_eq!(
+            merged(base, patch),
+            json!({"volumes": [{"name": "s", "csi": {"driver": "d"}}],
+                   "env": [{"name": "X", "value": "1"}]})
+        );
+    }
+}
