@@ -1,0 +1,39 @@
+//! Kinds of `networking.istio.io` that are acted upon, strictly typed.
+//!
+//! Field names are read in camel case and snake case, enumerations by name or number. An unknown
+//! field is refused: a rule whose misspelt part is dropped would do something else than it says.
+//! What is typed here is not yet valid; `validate` judges the meaning.
+
+mod destination_rule;
+mod http;
+mod service_entry;
+mod virtual_service;
+
+pub use destination_rule::{
+    ClientTls, ClientTlsMode, ConnectionPool, ConsistentHash, DestinationRule, HttpCookie,
+    HttpPool, LoadBalancer, LoadBalancing, Maglev, OutlierDetection, PortTrafficPolicy, RingHash,
+    Subset, TcpKeepalive, TcpPool, TrafficPolicy, Tunnel, UpgradePolicy, Warmup,
+};
+pub use http::{
+    CorsPolicy, DelegateRef, DirectResponse, DirectResponseBody, Fault, FaultAbort, FaultDelay,
+    HeaderOperations, Headers, HttpMatch, HttpMirror, HttpRoute, HttpRouteDestination, Percent,
+    Redirect, RedirectPort, RegexRewrite, Retries, Rewrite, UnmatchedPreflights,
+};
+pub use service_entry::{EntryPort, Location, Resolution, ServiceEntry, WorkloadEntry};
+pub use virtual_service::{
+    Destination, L4Match, PortSelector, RouteDestination, TcpRoute, TlsMatch, TlsRoute,
+    VirtualService,
+};
+
+use serde::Deserialize;
+
+use crate::meta::Labels;
+
+/// `workloadSelector` of networking kinds, in both of its spellings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct WorkloadSelector {
+    /// Labels that must be equal.
+    #[serde(alias = "matchLabels", alias = "match_labels")]
+    pub labels: Labels,
+}
