@@ -1,2 +1,4 @@
 //! Fakes and servers for tests; never shipped.
+pub mod ca;
+pub mod echo;
 pub mod netns;
