@@ -1,6 +1,25 @@
-//! Sidecar injection, so far its pure ground: which webhook a pod's labels pick, strategic merge,
-//! and the JSON patch between two pods. Policy, mutation and the HTTPS server come next.
+//! Sidecar injection.
+//!
+//! Whether a pod gets a sidecar ([`policy`]), what it gets ([`inject()`]), the patch that says so
+//! ([`patch`]), and the webhook around it: its registration ([`hooks`]), its messages
+//! ([`admission`]), its HTTPS server ([`server`]) and the API server's side of a call ([`client`],
+//! [`selectors`]). Everything but server and client is pure. Must not know how settings are read
+//! or who watches the cluster.
 
+pub mod admission;
+pub mod client;
+pub mod hooks;
+pub mod inject;
+mod kube;
 pub mod patch;
+pub mod policy;
 pub mod selectors;
+pub mod server;
+pub mod settings;
+pub mod stats;
 pub mod strategic_merge;
+pub mod stream;
+
+pub use inject::{AdmissionContext, InjectError, Injection, inject};
+pub use policy::Reason;
+pub use settings::InjectionSettings;

@@ -1,0 +1,281 @@
+//! The webhook's HTTPS server.
+//!
+//! `POST /inject`, with the environment of the proxy optionally in the path. Everything is
+//! bounded: connections, requests at once, headers, bodies, time. Settings are one snapshot that
+//! the owner swaps; certificates are the resolver's business in the TLS configuration it is given.
+
+mod path;
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::{self, Answer, Injector};
+use crate::stats::{Counters, Outcome};
+
+pub use path::{PathError, environment};
+
+/// Bounds of the server.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at once; more wait in the kernel's queue.
+    pub connections: usize,
+    /// Requests that are read and answered at once; more are answered 503.
+    pub requests: usize,
+    /// Largest body, bytes.
+    pub body: usize,
+    /// Largest headers, bytes.
+    pub headers: usize,
+    /// For the TLS handshake, for the headers and for the body of a request, each.
+    pub patience: Duration,
+    /// How long open requests may take after shutdown was asked for.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 256,
+            requests: 64,
+            body: 6 * 1024 * 1024,
+            headers: 32 * 1024,
+            patience: Duration::from_secs(10),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What the server answers from.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    /// Settings and namespaces in force.
+    pub injector: Arc<ArcSwap<Injector>>,
+    /// Counters, read by the owner.
+    pub counters: Arc<Counters>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Serves until `shutdown`, then lets open requests end.
+///
+/// # Errors
+/// The listener's address can no longer be asked for; nothing else ends the server.
+pub async fn serve(
+    webhook: Webhook,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    tracing::info!(address = %listener.local_addr()?, "webhook serves");
+    let acceptor = TlsAcceptor::from(tls);
+    let connections = Arc::new(Semaphore::new(webhook.limits.connections));
+    let shared = Arc::new(Shared { requests: Semaphore::new(webhook.limits.requests), webhook });
+    let mut open = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(_) = open.join_next(), if !open.is_empty() => continue,
+            accepted = accept(&listener, &connections) => accepted,
+        };
+        let Some((stream, permit)) = accepted else { continue };
+        let connection =
+            connection(Arc::clone(&shared), acceptor.clone(), stream, shutdown.clone());
+        open.spawn(async move {
+            connection.await;
+            drop(permit);
+        });
+    }
+    let drained =
+        timeout(shared.webhook.limits.drain, async { while open.join_next().await.is_some() {} });
+    if drained.await.is_err() {
+        tracing::warn!(connections = open.len(), "webhook closes connections that did not end");
+        open.shutdown().await;
+    }
+    Ok(())
+}
+
+struct Shared {
+    webhook: Webhook,
+    requests: Semaphore,
+}
+
+/// Accepts a connection once there is room for one. A failure (no file descriptors, say) costs a
+/// pause, not the server.
+async fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(connections).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, permit)),
+        Err(error) => {
+            tracing::warn!(%error, "webhook cannot accept a connection");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+async fn connection(
+    shared: Arc<Shared>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    shutdown: CancellationToken,
+) {
+    let limits = shared.webhook.limits;
+    let stream = match timeout(limits.patience, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "webhook: TLS handshake failed");
+            return;
+        }
+        Err(_) => {
+            tracing::debug!("webhook: TLS handshake took too long");
+            return;
+        }
+    };
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.patience)
+        .max_buf_size(limits.headers.max(8192));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
+        .max_concurrent_streams(u32::try_from(limits.requests).unwrap_or(u32::MAX))
+        .keep_alive_interval(limits.patience)
+        .keep_alive_timeout(limits.patience);
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(respond(&shared, request).await) }
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = %error, "webhook: connection ended");
+    }
+}
+
+async fn respond<B>(shared: &Shared, request: Request<B>) -> Response<Full<Bytes>>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let Webhook { injector, counters, limits } = &shared.webhook;
+    let route = request.uri().path();
+    if route != "/inject" && !route.starts_with("/inject/") {
+        return plain(StatusCode::NOT_FOUND, "not found; the webhook is at /inject");
+    }
+    counters.request();
+    let failed = |status, message: &str| {
+        counters.outcome(Outcome::Failed);
+        plain(status, message)
+    };
+    let environment = match environment(route) {
+        Ok(environment) => environment,
+        Err(error) => return failed(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    if request.method() != Method::POST {
+        return failed(StatusCode::METHOD_NOT_ALLOWED, "expected POST");
+    }
+    let Ok(_permit) = shared.requests.try_acquire() else {
+        return failed(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once; try again");
+    };
+    if !is_json(&request) {
+        return failed(StatusCode::UNSUPPORTED_MEDIA_TYPE, "expected application/json");
+    }
+    let declared = request.body().size_hint().lower();
+    if declared > u64::try_from(limits.body).unwrap_or(u64::MAX) {
+        return failed(StatusCode::PAYLOAD_TOO_LARGE, "body is too large");
+    }
+    let body = match read(request.into_body(), limits).await {
+        Ok(body) => body,
+        Err((status, message)) => return failed(status, message),
+    };
+    if body.is_empty() {
+        return failed(StatusCode::BAD_REQUEST, "no body found");
+    }
+    let answer = admission::answer(&body, &injector.load(), &environment);
+    record(counters, &answer);
+    let mut response =
+        Response::new(Full::from(serde_json::to_vec(&answer.review).unwrap_or_default()));
+    let json = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+fn is_json<B>(request: &Request<B>) -> bool {
+    let value = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| {
+        let media_type = value.split(';').next().unwrap_or_default().trim();
+        media_type.eq_ignore_ascii_case("application/json")
+    })
+}
+
+async fn read<B>(body: B, limits: &Limits) -> Result<Bytes, (StatusCode, &'static str)>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match timeout(limits.patience, Limited::new(body, limits.body).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err((StatusCode::PAYLOAD_TOO_LARGE, "body is too large"))
+        }
+        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "body cannot be read")),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "body took too long")),
+    }
+}
+
+/// One line per decision, and the counters.
+fn record(counters: &Counters, answer: &Answer) {
+    let Answer { review, reason, namespace, name, dry_run } = answer;
+    let outcome = if !review.response.allowed {
+        Outcome::Failed
+    } else if reason.injects() {
+        Outcome::Injected
+    } else {
+        Outcome::Skipped
+    };
+    counters.outcome(outcome);
+    let uid = review.response.uid.as_str();
+    match &review.response.status {
+        Some(status) => tracing::warn!(
+            %reason, namespace, name, uid, dry_run, message = %status.message, "pod denied"
+        ),
+        None => tracing::info!(%reason, namespace, name, uid, dry_run, "pod decided"),
+    }
+}
+
+fn plain(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(message.to_owned()));
+    *response.status_mut() = status;
+    let text = http::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, text);
+    response
+}

@@ -1,0 +1,237 @@
+//! Everything injection depends on apart from the pod: Helm values, mesh configuration, and what
+//! the cluster can do.
+//!
+//! Text is read by the caller; untyped values come in, typed settings go out. The structs are
+//! checked once, when settings change, so that injection itself cannot fail on them.
+
+pub(crate) mod merge;
+pub mod mesh;
+pub mod values;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+pub use mesh::MeshSettings;
+pub use values::Values;
+
+/// Settings that cannot be used; the ones before stay in force.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A Helm value has the wrong type.
+    #[error("injection values: {path}: {reason}; correct the value")]
+    Value {
+        /// Dotted path of the value.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The mesh configuration has the wrong shape.
+    #[error("mesh configuration: {path}: {reason}; correct the field")]
+    Mesh {
+        /// Dotted path of the field.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// What a template of the user says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum UserTemplate {
+    /// A piece of a pod, laid over the pod by strategic merge.
+    Overlay(Value),
+    /// It cannot be used, and why; pods that ask for it are denied.
+    Unusable(String),
+}
+
+/// What the cluster and the installation are, beyond values and mesh configuration.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Revision of this control plane; empty: the one of the values, else `default`.
+    pub revision: String,
+    /// Name of this cluster where the values name none.
+    pub cluster_id: String,
+    /// Whether every node runs native sidecars.
+    pub native_sidecars: bool,
+    /// Whether ids of the proxy come from the namespace's ranges, as OpenShift wants it.
+    pub openshift: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            revision: String::new(),
+            cluster_id: "Kubernetes".to_owned(),
+            native_sidecars: true,
+            openshift: false,
+        }
+    }
+}
+
+/// Everything injection depends on apart from the pod and its namespace.
+#[derive(Debug, Clone)]
+pub struct InjectionSettings {
+    /// Helm values.
+    pub values: Values,
+    /// Mesh configuration.
+    pub mesh: MeshSettings,
+    /// Revision, never empty.
+    pub revision: String,
+    /// Name of this cluster.
+    pub cluster_id: String,
+    /// Whether every node runs native sidecars.
+    pub native_sidecars: bool,
+    /// Whether ids of the proxy come from the namespace's ranges.
+    pub openshift: bool,
+    /// Templates of the user, by name.
+    pub templates: BTreeMap<String, UserTemplate>,
+}
+
+impl InjectionSettings {
+    /// Settings from Helm values and mesh configuration. Values that are given complete Istio's
+    /// chart defaults, since they were written for that chart; without values, Lateen's own
+    /// defaults hold (the CNI plugin redirects). Without mesh configuration the proxy answers DNS.
+    ///
+    /// # Errors
+    /// A value or field of the wrong type, by its path.
+    pub fn from_sources(
+        values: Option<&Value>,
+        mesh: Option<&Value>,
+        options: Options,
+    ) -> Result<Self, SettingsError> {
+        let mut effective =
+            if values.is_some() { values::chart_defaults() } else { values::lateen_defaults() };
+        if let Some(values) = values {
+            if !values.is_object() {
+                let reason = "expected a map".to_owned();
+                return Err(SettingsError::Value { path: "(root)".to_owned(), reason });
+            }
+            merge::overlay(&mut effective, values);
+        }
+        let values = decode_values(effective)?;
+        let mesh = MeshSettings::from_source(mesh)?;
+        let revision = [options.revision, values.revision.clone(), "default".to_owned()]
+            .into_iter()
+            .find(|revision| !revision.is_empty())
+            .unwrap_or_default();
+        let cluster = &values.global.multi_cluster.cluster_name;
+        Ok(Self {
+            revision,
+            cluster_id: if cluster.is_empty() { options.cluster_id } else { cluster.clone() },
+            native_sidecars: options.native_sidecars,
+            openshift: options.openshift,
+            templates: values
+                .sidecar_injector_webhook
+                .templates
+                .iter()
+                .map(|(name, text)| (name.clone(), user_template(text)))
+                .collect(),
+            values,
+            mesh,
+        })
+    }
+
+    /// Name of the control plane's Service.
+    #[must_use]
+    pub fn control_plane_service(&self) -> String {
+        if self.revision == "default" {
+            "istiod".to_owned()
+        } else {
+            format!("istiod-{}", self.revision)
+        }
+    }
+
+    /// Trust domain of workload identities.
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        let value = &self.values.global.trust_domain;
+        if value.is_empty() { &self.mesh.trust_domain } else { value }
+    }
+}
+
+fn decode_values(values: Value) -> Result<Values, SettingsError> {
+    serde_path_to_error::deserialize(values).map_err(|error| SettingsError::Value {
+        path: error.path().to_string(),
+        reason: error.into_inner().to_string(),
+    })
+}
+
+/// Reads a template of the user: YAML without template actions.
+fn user_template(text: &str) -> UserTemplate {
+    if text.contains("{{") {
+        let line = text.lines().position(|line| line.contains("{{")).unwrap_or_default() + 1;
+        return UserTemplate::Unusable(format!(
+            "line {line} has a template action ({{{{ }}}}), which is not supported; \
+             write the overlay as plain YAML"
+        ));
+    }
+    match parse_yaml(text) {
+        Ok(Value::Object(overlay)) => UserTemplate::Overlay(Value::Object(overlay)),
+        Ok(_) => UserTemplate::Unusable("expected a map with spec or metadata".to_owned()),
+        Err(reason) => UserTemplate::Unusable(format!("not valid YAML: {reason}")),
+    }
+}
+
+/// Reads one YAML document as Kubernetes reads it.
+///
+/// # Errors
+/// What is wrong, with its place in the text.
+pub(crate) fn parse_yaml(text: &str) -> Result<Value, String> {
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{InjectionSettings, Options, UserTemplate};
+    use serde_json::json;
+
+    #[test]
+    fn without_values_the_cni_plugin_redirects_and_dns_is_answered() {
+        let settings = InjectionSettings::from_sources(None, None, Options::default()).unwrap();
+        assert!(settings.values.pilot.cni.enabled);
+        assert_eq!(settings.mesh.proxy_metadata()["ISTIO_META_DNS_CAPTURE"], "true");
+        assert_eq!(settings.revision, "default");
+        assert_eq!(settings.values.global.hub, "ghcr.io/lateen-mesh");
+    }
+
+    #[test]
+    fn chart_values_complete_the_charts_defaults() {
+        let values = json!({"global": {"tag": 1.32}, "revision": "canary"});
+        let settings =
+            InjectionSettings::from_sources(Some(&values), Some(&json!({})), Options::default())
+                .unwrap();
+        assert!(!settings.values.pilot.cni.enabled);
+        assert_eq!(settings.values.global.tag, "1.32");
+        assert_eq!(settings.control_plane_service(), "istiod-canary");
+        assert!(settings.mesh.proxy_metadata().is_empty());
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_by_its_path() {
+        let values = json!({"global": {"proxy": {"privileged": "maybe"}}});
+        let error = InjectionSettings::from_sources(Some(&values), None, Options::default())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("global.proxy.privileged"), "{error}");
+    }
+
+    #[test]
+    fn templates_with_actions_are_refused_with_their_line() {
+        let values = json!({"sidecarInjectorWebhook": {"templates": {
+            "plain": "spec:\n  priorityClassName: high\n",
+            "actions": "spec:\n  nodeName: {{ .NodeName }}\n",
+            "list": "- a",
+        }}});
+        let settings =
+            InjectionSettings::from_sources(Some(&values), None, Options::default()).unwrap();
+        assert!(matches!(&settings.templates["plain"], UserTemplate::Overlay(_)));
+        for (name, needle) in [("actions", "line 2"), ("list", "expected a map")] {
+            let UserTemplate::Unusable(reason) = &settings.templates[name] else {
+                panic!("{name} is usable")
+            };
+            assert!(reason.contains(needle), "{reason}");
+        }
+    }
+}
