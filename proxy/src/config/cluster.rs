@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// An upstream cluster.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
     /// Resource name, such as `outbound|9080||reviews.shop.svc.cluster.local`.
     pub name: Name,
@@ -50,7 +50,7 @@ pub struct ServiceLabels {
 }
 
 /// Where the endpoints of a cluster come from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Discovery {
     /// Endpoint discovery under this name.
     Eds(Name),
@@ -111,7 +111,7 @@ pub enum UpstreamHttp {
 }
 
 /// How connections to endpoints are secured.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Transport {
     /// As they are.
     Plain,

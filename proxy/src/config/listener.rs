@@ -18,7 +18,7 @@ pub enum Direction {
 }
 
 /// A place where connections arrive.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
     /// Resource name.
     pub name: Name,
@@ -44,7 +44,7 @@ pub struct Listener {
 }
 
 /// Listener filters.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Inspect {
     /// Read the original destination (`SO_ORIGINAL_DST`).
     pub original_dst: bool,
@@ -59,7 +59,7 @@ pub struct Inspect {
 }
 
 /// On which destination ports a listener filter is switched off.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PortPredicate {
     /// Half-open port ranges `[start, end)` where the filter does not run.
     pub disabled: Vec<(u16, u32)>,
@@ -74,7 +74,7 @@ impl PortPredicate {
 }
 
 /// One way to treat a connection.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FilterChain {
     /// Name, unique in the listener; may be empty.
     pub name: Name,
@@ -82,6 +82,8 @@ pub struct FilterChain {
     pub matches: ChainMatch,
     /// TLS that is terminated here.
     pub tls: Option<Arc<ServerTls>>,
+    /// Longest time for the TLS handshake.
+    pub handshake_timeout: Duration,
     /// Network authorization, in order.
     pub rbac: Vec<Arc<Rbac>>,
     /// Report TCP metrics (`istio.stats`).
@@ -91,7 +93,7 @@ pub struct FilterChain {
 }
 
 /// Criteria of a chain; empty means any (`envoy.config.listener.v3.FilterChainMatch`).
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ChainMatch {
     /// Original destination port.
     pub destination_port: Option<u16>,
@@ -106,7 +108,7 @@ pub struct ChainMatch {
 }
 
 /// The end of a filter chain.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Terminal {
     /// Bytes are carried as they are.
     Tcp(Arc<TcpProxy>),

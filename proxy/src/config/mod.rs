@@ -6,6 +6,7 @@
 
 mod cluster;
 mod endpoint;
+pub mod from_xds;
 mod listener;
 mod policy;
 mod route;

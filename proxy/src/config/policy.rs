@@ -4,7 +4,7 @@ use super::{HeaderMatch, Name, PathMatch, StringMatch};
 use ipnet::IpNet;
 
 /// A role-based access rule set; HTTP and TCP share it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rbac {
     /// What a match means.
     pub action: RbacAction,
@@ -28,7 +28,7 @@ pub enum RbacAction {
 }
 
 /// Who may do what: any permission and any principal.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     /// One of these must hold.
     pub permissions: Vec<Permission>,
@@ -37,16 +37,16 @@ pub struct Policy {
 }
 
 /// What is done.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Permission {
     /// Anything.
     Any,
     /// All of them.
-    All(Vec<Self>),
+    All(Vec<Permission>),
     /// One of them.
-    OneOf(Vec<Self>),
+    OneOf(Vec<Permission>),
     /// The opposite.
-    Not(Box<Self>),
+    Not(Box<Permission>),
     /// A request header.
     Header(HeaderMatch),
     /// The path without query.
@@ -64,16 +64,16 @@ pub enum Permission {
 }
 
 /// Who does it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Principal {
     /// Anyone.
     Any,
     /// All of them.
-    All(Vec<Self>),
+    All(Vec<Principal>),
     /// One of them.
-    OneOf(Vec<Self>),
+    OneOf(Vec<Principal>),
     /// The opposite.
-    Not(Box<Self>),
+    Not(Box<Principal>),
     /// The URI of the client's certificate; `None`: any authenticated peer.
     Authenticated(Option<StringMatch>),
     /// Address of the connection.

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
-#[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the xDS message")]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HttpManager {
     /// Prefix of statistics.
     pub stat_prefix: Name,
@@ -41,7 +40,7 @@ pub struct HttpManager {
 }
 
 /// Where the routes of an HTTP connection manager come from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RouteSource {
     /// Route discovery under this name.
     Rds(Name),
@@ -50,7 +49,7 @@ pub enum RouteSource {
 }
 
 /// An HTTP filter that runs before the router.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum HttpFilter {
     /// Authorization.
     Rbac(Arc<Rbac>),
@@ -84,7 +83,7 @@ pub enum ForwardClientCert {
 }
 
 /// A route configuration.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RouteConfig {
     /// Resource name.
     pub name: Name,
@@ -95,7 +94,7 @@ pub struct RouteConfig {
 }
 
 /// Routes of a set of domains.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct VirtualHost {
     /// Name, unique in the configuration.
     pub name: Name,
@@ -110,7 +109,7 @@ pub struct VirtualHost {
 }
 
 /// One route.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     /// Name, for access log and `explain`.
     pub name: Name,
@@ -125,7 +124,7 @@ pub struct Route {
 }
 
 /// Criteria of a route; all must hold.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RouteMatch {
     /// Path.
     pub path: PathMatch,
@@ -163,8 +162,30 @@ pub enum PathMatch {
     Regex(Regex),
 }
 
+impl PartialEq for PathMatch {
+    /// Equal patterns are equal matchers.
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Prefix { value: a, case_sensitive: x },
+                Self::Prefix { value: b, case_sensitive: y },
+            )
+            | (
+                Self::Exact { value: a, case_sensitive: x },
+                Self::Exact { value: b, case_sensitive: y },
+            )
+            | (
+                Self::SeparatedPrefix { value: a, case_sensitive: x },
+                Self::SeparatedPrefix { value: b, case_sensitive: y },
+            ) => a == b && x == y,
+            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
+            _ => false,
+        }
+    }
+}
+
 /// A header criterion.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HeaderMatch {
     /// Lower-case name, pseudo headers with their colon.
     pub name: String,
@@ -177,7 +198,7 @@ pub struct HeaderMatch {
 }
 
 /// A query parameter criterion.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct QueryMatch {
     /// Parameter name.
     pub name: String,
@@ -186,7 +207,7 @@ pub struct QueryMatch {
 }
 
 /// What a route does.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RouteAction {
     /// Send the request to a cluster.
     Forward(Box<Forward>),
@@ -197,7 +218,7 @@ pub enum RouteAction {
 }
 
 /// Sending a request upstream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Forward {
     /// Clusters with their share; the sum of weights is not 0.
     pub clusters: Vec<WeightedCluster>,
@@ -220,7 +241,7 @@ pub struct Forward {
 }
 
 /// A cluster with its share of requests.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct WeightedCluster {
     /// Cluster name.
     pub cluster: Name,
@@ -231,7 +252,7 @@ pub struct WeightedCluster {
 }
 
 /// A copy of requests.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Mirror {
     /// Cluster name.
     pub cluster: Name,
@@ -240,7 +261,7 @@ pub struct Mirror {
 }
 
 /// What a request is hashed by.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum HashPolicy {
     /// A header.
     Header(HeaderName),
@@ -273,8 +294,22 @@ pub enum PathRewrite {
     },
 }
 
+impl PartialEq for PathRewrite {
+    /// Equal patterns are equal rewrites.
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Prefix(a), Self::Prefix(b)) => a == b,
+            (
+                Self::Regex { pattern: a, substitution: x },
+                Self::Regex { pattern: b, substitution: y },
+            ) => a.as_str() == b.as_str() && x == y,
+            _ => false,
+        }
+    }
+}
+
 /// Retry policy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Retry {
     /// Conditions.
     pub on: RetryOn,
@@ -328,7 +363,7 @@ pub struct RetryOn {
 }
 
 /// A redirect.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Redirect {
     /// New host.
     pub host: Option<String>,
@@ -345,7 +380,7 @@ pub struct Redirect {
 }
 
 /// An answer given by the proxy itself.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DirectResponse {
     /// Status code.
     pub status: StatusCode,
@@ -354,7 +389,7 @@ pub struct DirectResponse {
 }
 
 /// Header changes; removal first, then set, then add.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct HeaderOps {
     /// Of the request.
     pub request: HeaderEdit,
@@ -363,7 +398,7 @@ pub struct HeaderOps {
 }
 
 /// Changes of one set of headers.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct HeaderEdit {
     /// Removed.
     pub remove: Vec<HeaderName>,
@@ -374,7 +409,7 @@ pub struct HeaderEdit {
 }
 
 /// Fault injection of a route.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Fault {
     /// Delay before the request goes on, with its share in parts per million.
     pub delay: Option<(Duration, u32)>,
@@ -392,7 +427,7 @@ pub enum Abort {
 }
 
 /// Carrying bytes (`envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TcpProxy {
     /// Prefix of statistics.
     pub stat_prefix: Name,
@@ -400,12 +435,14 @@ pub struct TcpProxy {
     pub clusters: Vec<(Name, u32)>,
     /// Close when idle this long; `None` is never.
     pub idle_timeout: Option<Duration>,
+    /// Close after this long, whatever passes; `None` is never.
+    pub max_duration: Option<Duration>,
     /// Access logs.
     pub access_log: Vec<AccessLog>,
 }
 
 /// A file access log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AccessLog {
     /// `/dev/stdout`, `/dev/stderr` or a file.
     pub path: String,
@@ -416,7 +453,7 @@ pub struct AccessLog {
 }
 
 /// Form of an access log line, with Envoy's `%OPERATORS%`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum LogFormat {
     /// Text, its line end included.
     Text(String),

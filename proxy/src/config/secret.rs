@@ -3,7 +3,7 @@
 use super::{Name, StringMatch};
 
 /// TLS that a listener terminates (`DownstreamTlsContext`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ServerTls {
     /// SDS name of the certificate (`default` is the workload's own).
     pub certificate: Name,
@@ -15,10 +15,12 @@ pub struct ServerTls {
     pub subject_alt_names: Vec<StringMatch>,
     /// Application protocols, most wanted first.
     pub alpn: Vec<String>,
+    /// TLS 1.2 is not spoken.
+    pub tls13_only: bool,
 }
 
 /// TLS that is started towards an endpoint (`UpstreamTlsContext`).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ClientTls {
     /// SDS name of the client certificate; `None` sends none.
     pub certificate: Option<Name>,

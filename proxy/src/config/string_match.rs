@@ -37,6 +37,32 @@ pub enum StringMatch {
     Regex(Regex),
 }
 
+impl PartialEq for StringMatch {
+    /// Equal patterns are equal matchers.
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Exact { value: a, ignore_case: x },
+                Self::Exact { value: b, ignore_case: y },
+            )
+            | (
+                Self::Prefix { value: a, ignore_case: x },
+                Self::Prefix { value: b, ignore_case: y },
+            )
+            | (
+                Self::Suffix { value: a, ignore_case: x },
+                Self::Suffix { value: b, ignore_case: y },
+            )
+            | (
+                Self::Contains { value: a, ignore_case: x },
+                Self::Contains { value: b, ignore_case: y },
+            ) => a == b && x == y,
+            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
+            _ => false,
+        }
+    }
+}
+
 impl StringMatch {
     /// An exact, case-sensitive matcher.
     #[must_use]

@@ -1,0 +1,87 @@
+//! How far the agent is: what readiness, status pages and the end of the process are decided from.
+
+use crate::config::Snapshot;
+use crate::listen::ListenShared;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio_util::sync::CancellationToken;
+
+/// State of the agent, shared by its tasks.
+#[derive(Debug)]
+pub struct AgentState {
+    needs_identity: bool,
+    identity: AtomicBool,
+    configured: AtomicBool,
+    was_ready: AtomicBool,
+    last_error: Mutex<Option<String>>,
+    /// Cancelled when connections shall finish.
+    pub drain: CancellationToken,
+    /// Cancelled when the process shall end at once.
+    pub quit: CancellationToken,
+}
+
+impl AgentState {
+    /// Nothing is there yet. Without `needs_identity` readiness does not wait for a certificate.
+    #[must_use]
+    pub fn new(needs_identity: bool) -> Arc<Self> {
+        Arc::new(Self {
+            needs_identity,
+            identity: AtomicBool::new(false),
+            configured: AtomicBool::new(false),
+            was_ready: AtomicBool::new(false),
+            last_error: Mutex::default(),
+            drain: CancellationToken::new(),
+            quit: CancellationToken::new(),
+        })
+    }
+
+    /// A certificate is in force.
+    pub fn identity_issued(&self) {
+        self.identity.store(true, Ordering::Release);
+        *self.last_error.lock() = None;
+    }
+
+    /// No certificate could be had.
+    pub fn identity_failed(&self, error: String) {
+        *self.last_error.lock() = Some(error);
+    }
+
+    /// The first configuration is in force, whole.
+    pub fn set_configured(&self) {
+        self.configured.store(true, Ordering::Release);
+    }
+
+    /// Whether traffic can be sent here; the error says what is missing.
+    ///
+    /// # Errors
+    /// What is missing. Once ready, only draining makes it unready again.
+    pub fn ready(
+        &self,
+        config: &ArcSwap<Snapshot>,
+        listen: &ListenShared,
+        workers: usize,
+    ) -> Result<(), String> {
+        if self.drain.is_cancelled() {
+            return Err("draining".to_owned());
+        }
+        if self.was_ready.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if self.needs_identity && !self.identity.load(Ordering::Acquire) {
+            let why = self.last_error.lock().clone().unwrap_or_default();
+            return Err(format!("waiting for a certificate {why}"));
+        }
+        if !self.configured.load(Ordering::Acquire) {
+            return Err("waiting for configuration from the control plane".to_owned());
+        }
+        if !listen.bound.stands(&config.load(), workers) {
+            let errors: Vec<_> =
+                listen.bound.errors().iter().map(|(at, e)| format!("{at}: {e}")).collect();
+            return Err(format!("waiting for listeners {}", errors.join(", ")));
+        }
+        self.was_ready.store(true, Ordering::Release);
+        Ok(())
+    }
+}

@@ -1,0 +1,268 @@
+//! Putting the process together, and taking it apart in one order.
+//!
+//! One control runtime runs the agent; each worker is a thread of its own with everything it needs
+//! (listeners, pools, telemetry) and shares only what may be shared. At the end: connections are
+//! told to finish, then nothing new is taken, workers end, logs are written out.
+
+mod worker;
+
+use crate::agent::connector::ConnectError;
+use crate::agent::discovery::{Publisher, Summary, follow};
+use crate::agent::dns::{ResolvConf, Server, Upstream, serve as serve_dns};
+use crate::agent::identity::{keep, own_id};
+use crate::agent::materials::Materials;
+use crate::agent::node::{Identity, own_addresses, read_labels};
+use crate::agent::state::AgentState;
+use crate::agent::status::{Pages, PagesParts, ProberError, Probers, Site, Targets, bind, serve};
+use crate::config::Snapshot;
+use crate::listen::ListenShared;
+use crate::settings::{Settings, VERSION};
+use crate::telemetry::{Build, Hub, Local};
+use crate::upstream::SharedUpstreams;
+use arc_swap::ArcSwap;
+use lateen_identity::SpiffeError;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use worker::{Workers, WorkersParts};
+
+/// How often the end of connections is looked at while draining.
+const LOOK: Duration = Duration::from_millis(50);
+/// Longest time for the agent's own tasks to end.
+const AGENT_END: Duration = Duration::from_secs(1);
+
+/// Why the process could not start.
+#[derive(Debug, Error)]
+pub enum AppError {
+    /// No runtime or thread.
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+    /// A port of the agent is taken.
+    #[error("cannot listen on port {port} of the agent: {source}")]
+    Port {
+        /// Port.
+        port: u16,
+        /// Why.
+        source: io::Error,
+    },
+    /// The workload can have no identity.
+    #[error("TRUST_DOMAIN, POD_NAMESPACE or SERVICE_ACCOUNT: {0}")]
+    Identity(#[from] SpiffeError),
+    /// Application probes cannot be read.
+    #[error(transparent)]
+    Probers(#[from] ProberError),
+    /// The control plane can never be connected to.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+/// Runs the proxy until it is told to end.
+///
+/// # Errors
+/// When it cannot start.
+pub fn run(settings: Settings) -> Result<(), AppError> {
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+    runtime.block_on(Box::pin(main(Arc::new(settings))))
+}
+
+/// What all parts of the process share.
+struct Shared {
+    settings: Arc<Settings>,
+    config: Arc<ArcSwap<Snapshot>>,
+    summary: Arc<ArcSwap<Summary>>,
+    materials: Arc<Materials>,
+    listen: Arc<ListenShared>,
+    hub: Arc<Hub>,
+    state: Arc<AgentState>,
+    tasks: TaskTracker,
+    /// Cancelled when the agent's tasks shall end.
+    end: CancellationToken,
+}
+
+async fn main(settings: Arc<Settings>) -> Result<(), AppError> {
+    for remark in &settings.remarks {
+        tracing::warn!("{remark}");
+    }
+    let labels = read_labels(&settings.workload.labels);
+    let identity = Identity::new(&settings, &labels, &own_addresses());
+    let id = own_id(&settings)?;
+    let plaintext = settings.control_plane.plaintext;
+    let principal = if plaintext { Arc::from("") } else { Arc::from(id.to_string()) };
+    let materials = Arc::<Materials>::default();
+    let shared = Shared {
+        config: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
+        summary: Arc::new(ArcSwap::from_pointee(Summary::default())),
+        listen: ListenShared::new(Arc::clone(&materials) as Arc<_>),
+        hub: Hub::new(
+            Local { workload: identity.labels.clone(), principal },
+            Build { version: VERSION.to_owned() },
+        ),
+        state: AgentState::new(!plaintext),
+        tasks: TaskTracker::new(),
+        end: CancellationToken::new(),
+        materials,
+        settings,
+    };
+    start_pages(&shared, &identity.node.id).await?;
+    start_dns(&shared);
+    let (changes, watching) = watch::channel(0);
+    let workers = start_workers(&shared, &identity, &watching)?;
+    if !plaintext {
+        let (settings, materials) = (Arc::clone(&shared.settings), Arc::clone(&shared.materials));
+        let (state, end) = (Arc::clone(&shared.state), shared.end.clone());
+        shared.tasks.spawn(keep(settings, id, materials, state, end));
+    }
+    let publisher = Publisher {
+        config: Arc::clone(&shared.config),
+        summary: Arc::clone(&shared.summary),
+        changes,
+        state: Arc::clone(&shared.state),
+        hub: Arc::clone(&shared.hub),
+    };
+    let (settings, end) = (Arc::clone(&shared.settings), shared.end.clone());
+    shared.tasks.spawn(follow(settings, identity.node, publisher, end));
+    tracing::info!(version = VERSION, workers = shared.settings.workers, "running");
+    until_told(&shared.state).await?;
+    finish(&shared, workers).await;
+    Ok(())
+}
+
+async fn start_pages(shared: &Shared, node: &str) -> Result<(), AppError> {
+    let settings = &shared.settings;
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let pod = settings.workload.addresses.first().copied().unwrap_or(loopback);
+    let probed = if settings.application.probe_loopback { loopback } else { pod };
+    let (targets, remark) = Targets::parse(&settings.application.prometheus);
+    if let Some(remark) = remark {
+        tracing::warn!("{remark}");
+    }
+    let pages = Pages::new(PagesParts {
+        state: Arc::clone(&shared.state),
+        config: Arc::clone(&shared.config),
+        summary: Arc::clone(&shared.summary),
+        hub: Arc::clone(&shared.hub),
+        listen: Arc::clone(&shared.listen),
+        materials: Arc::clone(&shared.materials),
+        workers: settings.workers,
+        probers: Probers::parse(&settings.application.probers, probed)?,
+        targets,
+        node: node.to_owned(),
+    });
+    let ports = settings.ports;
+    let sites = [
+        (ports.health, Site::Health),
+        (ports.status, Site::Status),
+        (ports.prometheus, Site::Prometheus),
+        (ports.admin, Site::Admin),
+    ];
+    for (port, site) in sites {
+        let listener = bind(port, site == Site::Admin)
+            .await
+            .map_err(|source| AppError::Port { port, source })?;
+        let (pages, tasks) = (Arc::clone(&pages), shared.tasks.clone());
+        shared.tasks.spawn(serve(listener, site, pages, tasks, shared.end.clone()));
+    }
+    Ok(())
+}
+
+fn start_dns(shared: &Shared) {
+    let dns = &shared.settings.dns;
+    if dns.addresses.is_empty() {
+        return;
+    }
+    let path = Path::new("/etc/resolv.conf");
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| {
+        tracing::warn!(%error, path = %path.display(), "no upstream name servers");
+        String::new()
+    });
+    let conf = ResolvConf::parse(&text);
+    let upstream = Upstream::new(&conf, dns.timeout, dns.parallel);
+    let config = Arc::clone(&shared.config);
+    let server = Server::new(config, conf.search, upstream, shared.tasks.clone());
+    for address in dns.addresses.clone() {
+        let (server, end) = (Arc::clone(&server), shared.end.clone());
+        shared.tasks.spawn(async move {
+            if let Err(error) = serve_dns(server, address, end).await {
+                // Without IPv6 there is no ::1; the other family serves.
+                tracing::warn!(%address, %error, "DNS proxy does not listen here");
+            }
+        });
+    }
+}
+
+fn start_workers(
+    shared: &Shared,
+    identity: &Identity,
+    changes: &watch::Receiver<u64>,
+) -> Result<Workers, AppError> {
+    let parts = WorkersParts {
+        config: Arc::clone(&shared.config),
+        upstreams: Arc::new(SharedUpstreams::default()),
+        materials: Arc::clone(&shared.materials),
+        listen: Arc::clone(&shared.listen),
+        hub: Arc::clone(&shared.hub),
+        peer: identity.peer.clone(),
+        changes: changes.clone(),
+        drain: shared.state.drain.clone(),
+        drain_time: shared.settings.drain.listeners,
+    };
+    Ok(Workers::start(shared.settings.workers, &parts)?)
+}
+
+async fn until_told(state: &AgentState) -> Result<(), AppError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("told to end, connections may finish"),
+        _ = interrupt.recv() => tracing::info!("interrupted, connections may finish"),
+        () = state.quit.cancelled() => tracing::info!("told to end at once"),
+    }
+    Ok(())
+}
+
+/// The one order in which everything ends.
+async fn finish(shared: &Shared, workers: Workers) {
+    if !shared.state.quit.is_cancelled() {
+        shared.state.drain.cancel();
+        tokio::select! {
+            () = idle(shared) => {}
+            () = shared.state.quit.cancelled() => {}
+        }
+    }
+    workers.end().await;
+    shared.end.cancel();
+    shared.tasks.close();
+    if tokio::time::timeout(AGENT_END, shared.tasks.wait()).await.is_err() {
+        tracing::debug!("agent tasks did not end in time");
+    }
+    shared.hub.logs().close();
+    tracing::info!("ended");
+}
+
+/// Waits until no connection is open, or long enough.
+async fn idle(shared: &Shared) {
+    let drain = shared.settings.drain;
+    let started = Instant::now();
+    loop {
+        let waited = started.elapsed();
+        let open = shared.listen.open_connections();
+        let enough = if drain.until_idle { drain.minimum } else { Duration::ZERO };
+        if open == 0 && waited >= enough {
+            return;
+        }
+        if !drain.until_idle && waited >= drain.termination {
+            tracing::info!(open, "connections did not finish in time");
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}

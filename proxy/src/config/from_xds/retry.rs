@@ -1,0 +1,109 @@
+//! Retry policies.
+
+use super::fault::status;
+use super::field::{duration, lasts, limit, number};
+use super::{At, Refusal, each, unsupported};
+use crate::config::{Retry, RetryOn};
+use envoy_types::pb::envoy::config::route::v3::RetryPolicy;
+use std::time::Duration;
+
+/// Envoy's first back-off.
+const BACKOFF_BASE: Duration = Duration::from_millis(25);
+const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
+
+pub(super) fn take(proto: &RetryPolicy) -> Result<Retry, Refusal> {
+    unsupported(&[
+        ("per_try_idle_timeout", lasts(proto.per_try_idle_timeout.as_ref())),
+        ("retry_priority", proto.retry_priority.is_some()),
+        ("retry_options_predicates", !proto.retry_options_predicates.is_empty()),
+        ("rate_limited_retry_back_off", proto.rate_limited_retry_back_off.is_some()),
+        ("retriable_headers", !proto.retriable_headers.is_empty()),
+        ("retriable_request_headers", !proto.retriable_request_headers.is_empty()),
+        ("refresh_cluster_on_retry", proto.refresh_cluster_on_retry),
+    ])?;
+    for (i, predicate) in proto.retry_host_predicate.iter().enumerate() {
+        if predicate.name != PREVIOUS_HOSTS {
+            return Err(Refusal::new(format!("unknown extension {}", predicate.name)))
+                .at_index("retry_host_predicate", i);
+        }
+    }
+    let (backoff_base, backoff_max) = backoff(proto).at("retry_back_off")?;
+    Ok(Retry {
+        on: conditions(&proto.retry_on).at("retry_on")?,
+        retries: number(proto.num_retries.as_ref(), 1),
+        per_try_timeout: limit(proto.per_try_timeout.as_ref(), None).at("per_try_timeout")?,
+        backoff_base,
+        backoff_max,
+        status_codes: each("retriable_status_codes", &proto.retriable_status_codes, |code| {
+            status(*code)
+        })?,
+        avoid_previous_hosts: !proto.retry_host_predicate.is_empty(),
+    })
+}
+
+fn backoff(proto: &RetryPolicy) -> Result<(Duration, Duration), Refusal> {
+    const MILLISECOND: Duration = Duration::from_millis(1);
+    let Some(given) = &proto.retry_back_off else { return Ok((BACKOFF_BASE, BACKOFF_BASE * 10)) };
+    let base = match &given.base_interval {
+        Some(time) => duration(time).at("base_interval")?.max(MILLISECOND),
+        None => BACKOFF_BASE,
+    };
+    let max = match &given.max_interval {
+        Some(time) => duration(time).at("max_interval")?,
+        None => base.saturating_mul(10),
+    };
+    if max < base {
+        return Err(Refusal::new("is less than base_interval")).at("max_interval");
+    }
+    Ok((base, max))
+}
+
+/// The comma-separated list of conditions.
+fn conditions(text: &str) -> Result<RetryOn, Refusal> {
+    let mut on = RetryOn::default();
+    for condition in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        let flag = match condition {
+            "5xx" => &mut on.status_5xx,
+            "gateway-error" => &mut on.gateway_error,
+            "reset" => &mut on.reset,
+            "reset-before-request" => &mut on.reset_before_request,
+            "connect-failure" => &mut on.connect_failure,
+            "refused-stream" => &mut on.refused_stream,
+            "retriable-4xx" => &mut on.retriable_4xx,
+            "retriable-status-codes" => &mut on.status_codes,
+            "cancelled" => &mut on.cancelled,
+            "deadline-exceeded" => &mut on.deadline_exceeded,
+            "internal" => &mut on.internal,
+            "resource-exhausted" => &mut on.resource_exhausted,
+            "unavailable" => &mut on.unavailable,
+            // There is no HTTP/3 that could fail this way.
+            "http3-post-connect-failure" => continue,
+            other => return Err(Refusal::new(format!("condition {other:?} is not supported"))),
+        };
+        *flag = true;
+    }
+    Ok(on)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_read() {
+        let on = conditions("connect-failure,refused-stream, unavailable,cancelled").unwrap();
+        assert!(on.connect_failure && on.refused_stream && on.unavailable && on.cancelled);
+        assert!(!on.status_5xx && !on.status_codes);
+        assert_eq!(conditions("").unwrap(), RetryOn::default());
+        assert!(conditions("retriable-headers").is_err());
+        assert!(conditions("sometimes").is_err());
+    }
+
+    #[test]
+    fn back_off_grows_tenfold_unless_told() {
+        assert_eq!(
+            backoff(&RetryPolicy::default()).unwrap(),
+            (Duration::from_millis(25), Duration::from_millis(250))
+        );
+    }
+}

@@ -1,0 +1,4 @@
+//! Choice of chains as tables, and listeners on the loopback interface.
+
+mod choice;
+mod loopback;
