@@ -56,6 +56,11 @@ impl World {
             run("ip -6 addr add fd77::2/64 dev eth0 nodad");
             run("ip link set eth0 up");
         });
+        // Duplicate address detection of the link must be over: a closed port answers then.
+        for to in both("10.77.0.2", "fd77::2", 1) {
+            let closed = || connect_as(0, to).is_err_and(|e| e.raw_os_error() == Some(111));
+            assert!((0..20).any(|_| closed()), "{to} is not reached");
+        }
         world
     }
 

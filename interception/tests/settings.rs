@@ -54,11 +54,8 @@ fn what_cannot_be_honoured_names_the_annotation() {
         (pod::EXCLUDE_OUTBOUND_PORTS, "80,abc"),
         (pod::EXCLUDE_OUTBOUND_RANGES, "*"),
         (pod::INCLUDE_OUTBOUND_RANGES, "10.0.0.0/8,*"),
-        (pod::EXCLUDE_INTERFACES, "a;drop"),
-    ]
-    .into_iter()
-    .filter(|(_, value)| *value != "a;drop")
-    {
+        (pod::EXCLUDE_INTERFACES, "eth0/../1"),
+    ] {
         let error = from_pod(&pod(&json!({annotation: value}), &json!({}))).unwrap_err();
         assert!(error.to_string().contains(annotation), "{error}");
     }

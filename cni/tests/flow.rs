@@ -1,0 +1,335 @@
+//! The plugin and the agent as processes, with sandboxes that are real network namespaces.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lateen_testkit::netns::inside;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Node {
+    folder: tempfile::TempDir,
+    agent: Option<Process>,
+}
+
+impl Node {
+    fn without_agent() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("pods")).unwrap();
+        Self { folder, agent: None }
+    }
+
+    fn new() -> Self {
+        let mut node = Self::without_agent();
+        let child = Command::new(env!("CARGO_BIN_EXE_lateen-cni-node"))
+            .args(["--pod-wait", "300", "--pods-dir"])
+            .arg(node.folder.path().join("pods"))
+            .arg("--run-dir")
+            .arg(node.run_dir())
+            .spawn()
+            .unwrap();
+        node.agent = Some(Process(child));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !node.run_dir().join("pluginevent.sock").exists() {
+            assert!(Instant::now() < deadline, "the agent does not listen");
+            thread::yield_now();
+        }
+        node
+    }
+
+    fn run_dir(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    fn pod(&self, pod: &Value) {
+        let file = self.folder.path().join("pods/shop_cart.json");
+        std::fs::write(file, pod.to_string()).unwrap();
+    }
+
+    fn conf(&self) -> Value {
+        json!({"cniVersion": "1.1.0", "name": "net", "type": "lateen-cni",
+            "cni_agent_run_dir": self.run_dir(), "exclude_namespaces": ["kube-system"],
+            "pod_namespace": "istio-system",
+            "prevResult": {"cniVersion": "1.1.0", "z": 1, "a": [{"address": "10.0.0.2/24"}]}})
+    }
+}
+
+fn sidecar(annotations: &Value) -> Value {
+    let mut annotations = annotations.clone();
+    annotations["sidecar.istio.io/status"] = json!("{}");
+    json!({"metadata": {"name": "cart", "namespace": "shop", "uid": "u-1", "labels": {},
+            "annotations": annotations},
+        "spec": {"initContainers": [{"name": "istio-proxy", "args": ["proxy", "sidecar"]}],
+            "containers": [{"name": "app"}]}})
+}
+
+fn sandbox() -> (Process, String) {
+    let child = Command::new("unshare").args(["--net", "sleep", "60"]).spawn().unwrap();
+    let path = format!("/proc/{}/ns/net", child.id());
+    let process = Process(child);
+    let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+    while std::fs::read_link(&path).is_ok_and(|theirs| theirs == own) {
+        thread::yield_now();
+    }
+    (process, path)
+}
+
+fn rules(netns: &str) -> String {
+    let net = format!("--net={netns}");
+    let listed = Command::new("nsenter").args([&net, "nft", "list", "ruleset"]).output().unwrap();
+    assert!(listed.status.success());
+    String::from_utf8(listed.stdout).unwrap()
+}
+
+fn change(netns: &str, command: &str) {
+    let net = format!("--net={netns}");
+    let done = Command::new("nsenter").arg(net).args(command.split(' ')).status().unwrap();
+    assert!(done.success(), "{command}");
+}
+
+const CART: &str = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart;K8S_POD_UID=u-1";
+
+fn call(env: &[(&str, &str)], stdin: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lateen-cni"))
+        .env_clear()
+        .envs(env.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A call that fails on its environment does not read all of its input.
+    let _ = child.stdin.take().unwrap().write_all(stdin);
+    child.wait_with_output().unwrap()
+}
+
+fn verb(command: &str, netns: &str, args: &str, conf: &Value) -> Output {
+    let env = [
+        ("CNI_COMMAND", command),
+        ("CNI_CONTAINERID", "c1"),
+        ("CNI_NETNS", netns),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_ARGS", args),
+        ("CNI_PATH", "/opt/cni/bin"),
+    ];
+    call(&env, conf.to_string().as_bytes())
+}
+
+fn code(output: &Output) -> u64 {
+    assert!(!output.status.success());
+    let error: Value = serde_json::from_slice(&output.stdout).expect("an error is JSON");
+    error["code"].as_u64().expect("an error has a code")
+}
+
+fn message(output: &Output) -> String {
+    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+    error["msg"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_pod_is_added_checked_and_deleted() {
+    if !inside("a_pod_is_added_checked_and_deleted") {
+        return;
+    }
+    let node = Node::new();
+    node.pod(&sidecar(&json!({})));
+    let (_process, netns) = sandbox();
+    let add = verb("ADD", &netns, CART, &node.conf());
+    assert!(add.status.success(), "{add:?}");
+    // Unchanged, to the order of its keys.
+    assert_eq!(String::from_utf8(add.stdout).unwrap(), node.conf()["prevResult"].to_string());
+    assert!(rules(&netns).contains("redirect to :15006"));
+    assert!(verb("CHECK", &netns, CART, &node.conf()).status.success());
+    change(&netns, "nft insert rule inet lateen nat-output accept");
+    let check = verb("CHECK", &netns, CART, &node.conf());
+    assert_eq!(code(&check), 100);
+    assert!(message(&check).contains("nat-output, rule 1"), "{}", message(&check));
+    change(&netns, "nft delete table inet lateen");
+    assert_eq!(code(&verb("CHECK", &netns, CART, &node.conf())), 100);
+    for path in [netns.as_str(), "", "/gone"] {
+        assert!(verb("DEL", path, "", &node.conf()).status.success());
+    }
+    assert!(verb("STATUS", "", "", &node.conf()).status.success());
+    assert!(verb("GC", "", "", &node.conf()).status.success());
+}
+
+#[test]
+fn pods_outside_of_the_mesh_get_no_rules() {
+    if !inside("pods_outside_of_the_mesh_get_no_rules") {
+        return;
+    }
+    let node = Node::new();
+    let (_process, netns) = sandbox();
+    let mut plain = sidecar(&json!({}));
+    plain["metadata"]["annotations"] = json!({});
+    let none = sidecar(&json!({"sidecar.istio.io/interceptionMode": "NONE"}));
+    for pod in [plain, none] {
+        node.pod(&pod);
+        let add = verb("ADD", &netns, CART, &node.conf());
+        assert!(add.status.success(), "{add:?}");
+        assert_eq!(rules(&netns), "");
+    }
+}
+
+#[test]
+fn a_pod_that_cannot_be_honoured_is_refused() {
+    if !inside("a_pod_that_cannot_be_honoured_is_refused") {
+        return;
+    }
+    let node = Node::new();
+    let (_process, netns) = sandbox();
+    node.pod(&sidecar(&json!({"traffic.sidecar.istio.io/excludeOutboundPorts": "80,abc"})));
+    let add = verb("ADD", &netns, CART, &node.conf());
+    assert_eq!(code(&add), 7);
+    assert!(message(&add).contains("excludeOutboundPorts"));
+    assert_eq!(rules(&netns), "");
+    node.pod(&sidecar(&json!({})));
+    let replaced = CART.replace("u-1", "u-2");
+    assert_eq!(code(&verb("ADD", &netns, &replaced, &node.conf())), 11);
+    assert_eq!(code(&verb("ADD", "/proc/self/ns/net", CART, &node.conf())), 8);
+    assert_eq!(code(&verb("ADD", "/etc/hostname", CART, &node.conf())), 8);
+    assert_eq!(rules("/proc/self/ns/net"), "");
+}
+
+#[test]
+fn an_agent_ends_at_once_and_takes_its_socket_away() {
+    if !inside("an_agent_ends_at_once_and_takes_its_socket_away") {
+        return;
+    }
+    let mut node = Node::new();
+    let second = Command::new(env!("CARGO_BIN_EXE_lateen-cni-node"))
+        .arg("--pods-dir")
+        .arg(node.folder.path())
+        .arg("--run-dir")
+        .arg(node.run_dir())
+        .output()
+        .unwrap();
+    assert!(!second.status.success(), "a second agent took the socket");
+    let mut agent = node.agent.take().unwrap();
+    let pid = Pid::from_raw(i32::try_from(agent.0.id()).unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert!(agent.0.wait().unwrap().success());
+    assert!(!node.run_dir().join("pluginevent.sock").exists());
+    let add = verb("ADD", "/proc/self/ns/net", CART, &node.conf());
+    assert_eq!(code(&add), 11);
+    assert!(message(&add).contains("exclude_namespaces"));
+    assert_eq!(code(&verb("STATUS", "", "", &node.conf())), 50);
+}
+
+#[test]
+fn two_hundred_sandboxes_at_once() {
+    if !inside("two_hundred_sandboxes_at_once") {
+        return;
+    }
+    let node = Node::new();
+    node.pod(&sidecar(&json!({})));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..25 {
+                    let (_process, netns) = sandbox();
+                    let add = verb("ADD", &netns, CART, &node.conf());
+                    assert!(add.status.success(), "{add:?}");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn what_the_plugin_knows_needs_no_agent() {
+    let node = Node::without_agent();
+    for args in [
+        "",
+        "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=dns",
+        "K8S_POD_NAMESPACE=istio-system;K8S_POD_NAME=lateen-cni-node-abcde",
+    ] {
+        let add = verb("ADD", "/proc/self/ns/net", args, &node.conf());
+        assert!(add.status.success(), "{args}: {add:?}");
+        assert_eq!(String::from_utf8(add.stdout).unwrap(), node.conf()["prevResult"].to_string());
+    }
+}
+
+#[test]
+fn versions_are_served_from_0_3_0_to_1_1_0() {
+    let node = Node::without_agent();
+    let version = call(&[("CNI_COMMAND", "VERSION")], br#"{"cniVersion":"0.4.0"}"#);
+    let answer: Value = serde_json::from_slice(&version.stdout).unwrap();
+    let known = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+    assert_eq!(answer, json!({"cniVersion": "0.4.0", "supportedVersions": known}));
+    for version in known {
+        let mut conf = node.conf();
+        conf["cniVersion"] = json!(version);
+        conf["prevResult"]["cniVersion"] = json!(version);
+        let add = verb("ADD", "/n", "", &conf);
+        assert_eq!(String::from_utf8(add.stdout).unwrap(), conf["prevResult"].to_string());
+        let check = verb("CHECK", "/n", "", &conf);
+        assert_eq!(check.status.success(), version != "0.3.0" && version != "0.3.1", "{version}");
+        let gc = verb("GC", "", "", &conf);
+        assert_eq!(gc.status.success(), version == "1.1.0", "{version}");
+    }
+}
+
+#[test]
+fn bad_calls_have_the_codes_of_the_specification() {
+    let node = Node::without_agent();
+    let with = |key: &str, value: Value| {
+        let mut conf = node.conf();
+        conf[key] = value;
+        conf
+    };
+    let good = "CNI_COMMAND=ADD CNI_CONTAINERID=c CNI_IFNAME=eth0 CNI_NETNS=/n";
+    let table: Vec<(String, String, u64)> = vec![
+        (good.into(), "{".into(), 6),
+        (good.into(), String::new(), 6),
+        (good.into(), "[]".into(), 6),
+        (good.into(), "\u{0}".into(), 6),
+        (good.into(), with("prevResult", json!("text")).to_string(), 6),
+        (good.into(), with("cniVersion", json!("9.9.9")).to_string(), 1),
+        (good.into(), with("cniVersion", json!("0.2.0")).to_string(), 1),
+        (good.into(), with("cniVersion", json!("")).to_string(), 1),
+        (good.into(), with("name", json!("")).to_string(), 7),
+        (good.into(), with("name", json!("a/b")).to_string(), 7),
+        (good.into(), with("prevResult", json!({"cniVersion": "0.3.1"})).to_string(), 7),
+        (good.replace("ADD", "CHECK"), with("prevResult", Value::Null).to_string(), 7),
+        (good.replace("ADD", "MAKE"), node.conf().to_string(), 4),
+        (good.replace("CNI_COMMAND=ADD", ""), node.conf().to_string(), 4),
+        (good.replace("CNI_CONTAINERID=c", ""), node.conf().to_string(), 4),
+        (good.replace("CNI_CONTAINERID=c", "CNI_CONTAINERID=../x"), node.conf().to_string(), 4),
+        (good.replace("CNI_IFNAME=eth0", ""), node.conf().to_string(), 4),
+        (good.replace("eth0", "an-interface-too-long"), node.conf().to_string(), 4),
+        (good.replace("eth0", ".."), node.conf().to_string(), 4),
+        (good.replace("CNI_NETNS=/n", ""), node.conf().to_string(), 4),
+        (good.replace("/n", "relative"), node.conf().to_string(), 4),
+        (
+            format!("{good} CNI_ARGS=K8S_POD_NAMESPACE=..;K8S_POD_NAME=../../etc/passwd"),
+            node.conf().to_string(),
+            4,
+        ),
+        (
+            format!("{good} CNI_ARGS=K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart"),
+            node.conf().to_string(),
+            11,
+        ),
+    ];
+    for (env, stdin, wanted) in table {
+        let env: Vec<(&str, &str)> = env.split(' ').filter_map(|e| e.split_once('=')).collect();
+        let output = call(&env, stdin.as_bytes());
+        assert_eq!(code(&output), wanted, "{env:?} {stdin}: {output:?}");
+    }
+    let empty = verb("ADD", "/n", "", &with("prevResult", Value::Null));
+    assert_eq!(empty.stdout, br#"{"cniVersion":"1.1.0"}"#);
+}
