@@ -1,1 +1,3 @@
 //! Sources, registry, translation, certificate authority. Empty so far.
+
+pub mod source;

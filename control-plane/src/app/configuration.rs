@@ -1,0 +1,230 @@
+//! Follows what is in force: makes generations for proxies, settings for the webhook, and what is
+//! published.
+//!
+//! Mesh configuration and injection values come from files named by flags, else from the
+//! ConfigMaps of Istio in the configuration directory, else they are the defaults. What cannot be
+//! used is said, and what was in force before stays.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use lateen_api::mesh::MeshConfig;
+use lateen_api::{Finding, Severity};
+use lateen_webhook::InjectionSettings;
+use lateen_webhook::admission::{Injector, NamespaceMetadata};
+use lateen_webhook::hooks::webhook_configuration;
+use lateen_webhook::settings::Options;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{AppError, MeshBuilder};
+use crate::publish;
+use crate::serve::generation::Generation;
+use crate::serve::metrics::Metrics;
+use crate::settings::Settings;
+use crate::source::{Load, Objects};
+
+/// Namespace of Istio's ConfigMaps.
+const SYSTEM: &str = "istio-system";
+
+/// Settings of the mesh and of injection, as read.
+#[derive(Debug, Clone)]
+pub(super) struct Configuration {
+    mesh: MeshConfig,
+    injection: InjectionSettings,
+    findings: Vec<Finding>,
+}
+
+impl Configuration {
+    /// Reads what the flags and the directory say.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or what is given cannot be used.
+    pub(super) fn read(settings: &Settings, load: &Load) -> Result<Self, AppError> {
+        let objects = &load.objects;
+        let mesh = Given::of("mesh-config", settings.mesh_config.as_deref(), objects, "mesh")?;
+        let values =
+            Given::of("injection-values", settings.injection_values.as_deref(), objects, "values")?;
+        let config = match &mesh {
+            Some(given) => MeshConfig::parse(&given.file, &given.text)
+                .map_err(|finding| AppError::Setting(finding.to_string()))?,
+            None => MeshConfig::default(),
+        };
+        let mut findings =
+            mesh.as_ref().map(|given| config.findings(&given.file)).unwrap_or_default();
+        let options = Options {
+            revision: settings.revision.clone(),
+            cluster_id: settings.cluster_id.clone(),
+            ..Options::default()
+        };
+        let values = values.map(|given| given.value()).transpose()?;
+        let mesh = mesh.map(|given| given.value()).transpose()?;
+        let injection = InjectionSettings::from_sources(values.as_ref(), mesh.as_ref(), options)
+            .map_err(|error| AppError::Setting(format!("injection: {error}")))?;
+        let warnings = injection.mesh.warnings.iter();
+        findings.extend(warnings.map(|text| Finding::warning("", text.as_str())));
+        Ok(Self { mesh: config, injection, findings })
+    }
+
+    /// Trust domain of the mesh.
+    pub(super) fn trust_domain(&self) -> &str {
+        self.mesh.trust_domain()
+    }
+
+    /// What the webhook answers from.
+    pub(super) fn injector(&self, load: &Load) -> Injector {
+        let namespaces = load.objects.namespaces.iter().map(|it| {
+            let meta = &it.object.metadata;
+            let known = NamespaceMetadata {
+                labels: meta.labels.clone(),
+                annotations: meta.annotations.clone(),
+            };
+            (meta.name.clone(), known)
+        });
+        Injector {
+            settings: self.injection.clone(),
+            namespaces: namespaces.collect::<BTreeMap<_, _>>(),
+        }
+    }
+}
+
+/// A text and where it is from.
+struct Given {
+    file: String,
+    text: String,
+}
+
+impl Given {
+    /// The file of a flag, else a key of a ConfigMap.
+    fn of(
+        flag: &'static str,
+        file: Option<&Path>,
+        objects: &Objects,
+        key: &str,
+    ) -> Result<Option<Self>, AppError> {
+        if let Some(path) = file {
+            let file = path.display().to_string();
+            return match std::fs::read_to_string(path) {
+                Ok(text) => Ok(Some(Self { file, text })),
+                Err(error) => Err(AppError::File { flag, file, reason: error.to_string() }),
+            };
+        }
+        let name = if key == "mesh" { "istio" } else { "istio-sidecar-injector" };
+        let found = objects.config_text(SYSTEM, name, key);
+        Ok(found.map(|(text, file)| Self { file: file.to_owned(), text: text.to_owned() }))
+    }
+
+    fn value(&self) -> Result<Value, AppError> {
+        lateen_api::stream::document(&self.file, &self.text)
+            .map_err(|finding| AppError::Setting(finding.to_string()))
+    }
+}
+
+/// What following needs.
+#[derive(Debug)]
+pub(super) struct Follow {
+    pub(super) settings: Settings,
+    pub(super) loads: watch::Receiver<Arc<Load>>,
+    pub(super) injector: Arc<ArcSwap<Injector>>,
+    pub(super) roots: String,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) builder: MeshBuilder,
+}
+
+/// Follows loads after the first.
+#[derive(Debug)]
+pub(super) struct Follower {
+    follow: Follow,
+    configuration: Configuration,
+    generations: watch::Sender<Arc<Generation>>,
+    number: u64,
+    said: Vec<Finding>,
+}
+
+impl Follow {
+    /// Puts the first load in force.
+    pub(super) async fn begin(
+        mut self,
+        first: Configuration,
+    ) -> (Follower, watch::Receiver<Arc<Generation>>) {
+        let load = Arc::clone(&self.loads.borrow_and_update());
+        let generation = Arc::new(self.generation(1, &load, &first));
+        let (generations, receiver) = watch::channel(Arc::clone(&generation));
+        let mut follower =
+            Follower { follow: self, configuration: first, generations, number: 1, said: Vec::new() };
+        follower.tell(&load, &generation, None).await;
+        (follower, receiver)
+    }
+
+    fn generation(&self, number: u64, load: &Load, config: &Configuration) -> Generation {
+        let since = Instant::now();
+        let mesh = self.builder.build(load, &config.mesh, &self.settings);
+        self.metrics.config_events.inc();
+        Generation::new(number, mesh, since)
+    }
+}
+
+impl Follower {
+    /// Puts each further load in force, until `stop`.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.follow.loads.changed() => if changed.is_err() { return },
+            }
+            let load = Arc::clone(&self.follow.loads.borrow_and_update());
+            let mut failure = None;
+            match Configuration::read(&self.follow.settings, &load) {
+                Ok(configuration) => self.configuration = configuration,
+                Err(error) => failure = Some(Finding::error("", error.to_string())),
+            }
+            self.number += 1;
+            let generation =
+                Arc::new(self.follow.generation(self.number, &load, &self.configuration));
+            self.follow.injector.store(Arc::new(self.configuration.injector(&load)));
+            // The proxies first: what is written and logged can wait.
+            self.generations.send_replace(Arc::clone(&generation));
+            self.tell(&load, &generation, failure).await;
+        }
+    }
+
+    /// Logs what is new to say, and publishes.
+    async fn tell(&mut self, load: &Load, generation: &Generation, failure: Option<Finding>) {
+        let mut findings = load.findings.clone();
+        findings.extend(self.configuration.findings.iter().cloned());
+        findings.extend(generation.mesh.findings().iter().cloned());
+        findings.extend(failure);
+        for finding in findings.iter().filter(|finding| !self.said.contains(finding)) {
+            match finding.severity {
+                Severity::Error => tracing::error!("{finding}"),
+                Severity::Warning => tracing::warn!("{finding}"),
+                Severity::Info => tracing::info!("{finding}"),
+            }
+        }
+        let errors = findings.iter().filter(|finding| finding.is_error()).count();
+        self.follow.metrics.config_errors.set(i64::try_from(errors).unwrap_or(i64::MAX));
+        if let Some(directory) = self.follow.settings.publish_dir.clone() {
+            let documents = [
+                (publish::STATUS, publish::status(generation.number, &findings)),
+                (publish::ROOT_CERTIFICATE, publish::root_certificate(&self.follow.roots)),
+                (
+                    publish::WEBHOOK,
+                    webhook_configuration(&self.configuration.injection, self.follow.roots.as_bytes()),
+                ),
+            ];
+            let written = tokio::task::spawn_blocking(move || {
+                documents.iter().try_for_each(|(name, it)| publish::write(&directory, name, it))
+            });
+            match written.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "what is in force is not published"),
+                Err(error) => tracing::error!(%error, "publishing ended abnormally"),
+            }
+        }
+        self.said = findings;
+    }
+}

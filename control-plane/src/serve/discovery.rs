@@ -1,0 +1,271 @@
+//! The discovery service: the tonic shell around [`ProxyStream`].
+//!
+//! One task serves one proxy: it reads requests, hears of new generations, and writes responses as
+//! fast as the proxy takes them. While responses wait to be taken no further generation is looked
+//! at, so a slow proxy costs one set of responses and then gets the latest. Only delta discovery
+//! is offered.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::Stream;
+use lateen_xds::discovery::aggregated_discovery_service_server::AggregatedDiscoveryService;
+use lateen_xds::discovery::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::caller::{Callers, VerifiedPeer};
+use crate::serve::generation::Generation;
+use crate::serve::listen::PeerAddress;
+use crate::serve::metrics::{Metrics, ResourceType};
+use crate::serve::proxies::{Proxies, ProxyStatus};
+use crate::serve::stream::{ProxyStream, Reaction, short_name};
+use crate::token::ServiceAccount;
+use crate::translate::view::{NodeError, ProxyView};
+
+/// Responses between the proxy's task and the transport.
+const IN_FLIGHT: usize = 4;
+
+/// What all streams share.
+#[derive(Debug)]
+pub struct Discovery {
+    generations: watch::Receiver<Arc<Generation>>,
+    proxies: Arc<Proxies>,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    next_connection: AtomicU64,
+}
+
+impl Discovery {
+    /// A service that serves these generations; its tasks belong to `tasks` and end with `stop`.
+    #[must_use]
+    pub fn new(
+        generations: watch::Receiver<Arc<Generation>>,
+        proxies: Arc<Proxies>,
+        metrics: Arc<Metrics>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { generations, proxies, metrics, tasks, stop, next_connection: AtomicU64::new(1) }
+    }
+}
+
+/// The service on one port.
+#[derive(Debug, Clone)]
+pub struct DiscoveryService {
+    discovery: Arc<Discovery>,
+    /// Who may connect; `None` asks nobody (the plaintext port, which is for this machine).
+    callers: Option<Arc<Callers>>,
+}
+
+impl DiscoveryService {
+    /// The service for callers that `callers` believes, or for everybody.
+    #[must_use]
+    pub fn new(discovery: Arc<Discovery>, callers: Option<Arc<Callers>>) -> Self {
+        Self { discovery, callers }
+    }
+
+    fn caller<T>(&self, request: &Request<T>) -> Result<Option<ServiceAccount>, Status> {
+        let Some(callers) = &self.callers else { return Ok(None) };
+        let peer = request.extensions().get::<VerifiedPeer>();
+        let account = callers.identify(request.metadata(), peer).map_err(|error| {
+            tracing::warn!(%error, "discovery stream refused");
+            Status::unauthenticated(error.to_string())
+        })?;
+        Ok(Some(account))
+    }
+}
+
+type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for DiscoveryService {
+    type StreamAggregatedResourcesStream = ResponseStream<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = ResponseStream<DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        _request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        Err(Status::unimplemented(
+            "only delta discovery is served: set the api_type of ads_config to DELTA_GRPC",
+        ))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let account = self.caller(&request)?;
+        let address = request.extensions().get::<PeerAddress>().map(ToString::to_string);
+        let (sender, receiver) = mpsc::channel(IN_FLIGHT);
+        let connection = Connection {
+            id: self.discovery.next_connection.fetch_add(1, Ordering::Relaxed),
+            discovery: Arc::clone(&self.discovery),
+            account,
+            peer: address.unwrap_or_default(),
+            sender,
+            waiting: VecDeque::new(),
+        };
+        let requests = request.into_inner();
+        self.discovery.tasks.spawn(connection.run(requests));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+/// One proxy's connection.
+struct Connection {
+    id: u64,
+    discovery: Arc<Discovery>,
+    account: Option<ServiceAccount>,
+    peer: String,
+    sender: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+    waiting: VecDeque<DeltaDiscoveryResponse>,
+}
+
+impl Connection {
+    async fn run(mut self, requests: Streaming<DeltaDiscoveryRequest>) {
+        let discovery = Arc::clone(&self.discovery);
+        discovery.metrics.connected.inc();
+        let ended = self.serve(requests).await;
+        discovery.proxies.remove(self.id);
+        discovery.metrics.connected.dec();
+        if let Err(status) = ended {
+            discovery.metrics.internal_errors.inc();
+            tracing::warn!(connection = self.id, peer = self.peer, %status, "discovery ended");
+            // The proxy may be gone already; then there is nobody to tell.
+            drop(self.sender.try_send(Err(status)));
+        }
+    }
+
+    async fn serve(&mut self, mut requests: Streaming<DeltaDiscoveryRequest>) -> Result<(), Status> {
+        let Some(first) = self.next(&mut requests).await? else { return Ok(()) };
+        let view = self.view(&first)?;
+        let mut generations = self.discovery.generations.clone();
+        let mut generation = Arc::clone(&generations.borrow_and_update());
+        let mut stream = ProxyStream::new(resources(&generation, &view).await?);
+        let mut status = ProxyStatus {
+            cluster_id: view.cluster_id.clone(),
+            proxy: format!("{}.{}", view.name, view.namespace),
+            istio_version: view.version.clone(),
+            peer: self.peer.clone(),
+            view: view.clone(),
+            ..ProxyStatus::default()
+        };
+        tracing::info!(connection = self.id, proxy = status.proxy, "proxy connected");
+        self.take(&mut stream, &first, &status.proxy)?;
+        loop {
+            status.update(stream.session(), generation.number);
+            self.discovery.proxies.set(self.id, status.clone());
+            let idle = self.waiting.is_empty();
+            tokio::select! {
+                () = self.discovery.stop.cancelled() => return Ok(()),
+                permit = self.sender.clone().reserve_owned(), if !idle => {
+                    let Ok(permit) = permit else { return Ok(()) };
+                    if let Some(response) = self.waiting.pop_front() {
+                        permit.send(Ok(response));
+                    }
+                    if self.waiting.is_empty() {
+                        let elapsed = generation.since.elapsed();
+                        self.discovery.metrics.convergence.observe(elapsed.as_secs_f64());
+                    }
+                }
+                request = requests.message() => {
+                    let Some(request) = request? else { return Ok(()) };
+                    self.take(&mut stream, &request, &status.proxy)?;
+                }
+                changed = generations.changed(), if idle => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    generation = Arc::clone(&generations.borrow_and_update());
+                    let wanted = resources(&generation, &view).await?;
+                    self.send(stream.on_resources(wanted));
+                }
+            }
+        }
+    }
+
+    /// The first request, unless the server stops before it comes.
+    async fn next(
+        &self,
+        requests: &mut Streaming<DeltaDiscoveryRequest>,
+    ) -> Result<Option<DeltaDiscoveryRequest>, Status> {
+        tokio::select! {
+            () = self.discovery.stop.cancelled() => Ok(None),
+            request = requests.message() => request,
+        }
+    }
+
+    fn view(&self, first: &DeltaDiscoveryRequest) -> Result<ProxyView, Status> {
+        let node = first.node.as_ref().ok_or(NodeError::Missing);
+        let view = node
+            .and_then(ProxyView::from_node)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        match &self.account {
+            Some(account) => view.owned_by(account).map_err(|error| {
+                tracing::warn!(connection = self.id, peer = self.peer, %error, "node refused");
+                Status::permission_denied(error.to_string())
+            }),
+            None => Ok(view),
+        }
+    }
+
+    fn take(
+        &mut self,
+        stream: &mut ProxyStream,
+        request: &DeltaDiscoveryRequest,
+        proxy: &str,
+    ) -> Result<(), Status> {
+        let Reaction { responses, refused } = stream
+            .on_request(request)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if let Some((type_url, reason)) = refused {
+            let kind = short_name(&type_url);
+            tracing::warn!(connection = self.id, proxy, kind, reason, "configuration refused");
+            self.discovery.metrics.rejects.get_or_create(&label(kind)).inc();
+        }
+        self.send(responses);
+        Ok(())
+    }
+
+    fn send(&mut self, responses: Vec<DeltaDiscoveryResponse>) {
+        for response in responses {
+            let kind = short_name(&response.type_url);
+            self.discovery.metrics.pushes.get_or_create(&label(kind)).inc();
+            tracing::debug!(
+                connection = self.id,
+                kind,
+                resources = response.resources.len(),
+                removed = response.removed_resources.len(),
+                "push"
+            );
+            self.waiting.push_back(response);
+        }
+    }
+}
+
+fn label(kind: &str) -> ResourceType {
+    ResourceType { r#type: kind.to_owned() }
+}
+
+/// The resources of a proxy; made off the event loop, because a large mesh takes a while.
+async fn resources(
+    generation: &Arc<Generation>,
+    view: &ProxyView,
+) -> Result<Arc<crate::translate::Resources>, Status> {
+    if let Some(ready) = generation.ready(view) {
+        return Ok(ready);
+    }
+    let (generation, view) = (Arc::clone(generation), view.clone());
+    let made = tokio::task::spawn_blocking(move || generation.resources(&view)).await;
+    made.map_err(|error| Status::internal(format!("the translation failed: {error}")))
+}

@@ -1,0 +1,119 @@
+//! Flags and environment of `lateend`: the only place that reads them.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+/// The control plane of a Lateen mesh: injection, configuration, certificates.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "lateend", version, about, max_term_width = 100)]
+pub struct Settings {
+    /// Directory with the mesh's objects: any Kubernetes YAML or JSON below it; watched
+    #[arg(long, value_name = "DIR")]
+    pub config_dir: PathBuf,
+
+    /// Mesh configuration; else key `mesh` of the ConfigMap `istio` in istio-system
+    #[arg(long, value_name = "FILE")]
+    pub mesh_config: Option<PathBuf>,
+
+    /// Injection values; else key `values` of the ConfigMap `istio-sidecar-injector`
+    #[arg(long, value_name = "FILE")]
+    pub injection_values: Option<PathBuf>,
+
+    /// Address to listen on; without it every address, plaintext discovery on loopback only
+    #[arg(long, value_name = "IP")]
+    pub address: Option<IpAddr>,
+
+    /// Port of plaintext discovery
+    #[arg(long, default_value_t = 15010, value_name = "PORT")]
+    pub grpc_port: u16,
+
+    /// Port of discovery and certificates over TLS
+    #[arg(long, default_value_t = 15012, value_name = "PORT")]
+    pub secure_port: u16,
+
+    /// Port of readiness, metrics and debug pages
+    #[arg(long, default_value_t = 15014, value_name = "PORT")]
+    pub monitoring_port: u16,
+
+    /// Port of the injection webhook
+    #[arg(long, default_value_t = 15017, value_name = "PORT")]
+    pub webhook_port: u16,
+
+    /// Directory of the certificate authority: made when absent, taken over when present
+    #[arg(long, default_value = "./etc/cacerts", value_name = "DIR")]
+    pub ca_dir: PathBuf,
+
+    /// JSON Web Key Set of the keys that sign service account tokens; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub token_jwks: Option<PathBuf>,
+
+    /// Issuer of service account tokens
+    #[arg(
+        long,
+        default_value = "https://kubernetes.default.svc.cluster.local",
+        value_name = "URL"
+    )]
+    pub token_issuer: String,
+
+    /// Directory for what would be written to the API server
+    #[arg(long, value_name = "DIR")]
+    pub publish_dir: Option<PathBuf>,
+
+    /// Name of this cluster
+    #[arg(long, env = "CLUSTER_ID", default_value = "Kubernetes", value_name = "NAME")]
+    pub cluster_id: String,
+
+    /// DNS domain of the cluster
+    #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
+    pub cluster_domain: String,
+
+    /// Revision of this control plane
+    #[arg(long, env = "REVISION", default_value = "default", value_name = "NAME")]
+    pub revision: String,
+
+    /// Longest lifetime of workload certificates
+    #[arg(long, default_value = "24h", value_parser = lateen_api::duration::parse, value_name = "TIME")]
+    pub max_cert_ttl: Duration,
+
+    /// What is logged: error, warn, info, debug or trace
+    #[arg(long, env = "LATEEN_LOG", default_value = "info", value_name = "LEVEL")]
+    pub log_level: tracing::Level,
+}
+
+impl Settings {
+    /// Where TLS discovery, monitoring and the webhook listen.
+    #[must_use]
+    pub fn listen_address(&self) -> IpAddr {
+        self.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))
+    }
+
+    /// Where plaintext discovery listens: it asks nobody who they are, so it is for this machine
+    /// alone unless an address is named.
+    #[must_use]
+    pub fn plaintext_address(&self) -> IpAddr {
+        self.address.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Settings;
+    use clap::{CommandFactory, Parser};
+    use std::time::Duration;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Settings::command().debug_assert();
+    }
+
+    #[test]
+    fn plaintext_stays_on_the_machine() {
+        let settings = Settings::parse_from(["lateend", "--config-dir", "x"]);
+        assert!(settings.plaintext_address().is_loopback());
+        assert!(settings.listen_address().is_unspecified());
+        assert_eq!(settings.max_cert_ttl, Duration::from_secs(86_400));
+    }
+}

@@ -1,0 +1,179 @@
+//! Translation: the mesh as a proxy sees it becomes Envoy resources.
+//!
+//! Pure functions: [`input`] goes in, encoded resources come out, each with a version that is the
+//! hash of its bytes, so that equal content has equal versions in every process. Traffic from the
+//! application ([`outbound`]) depends on namespace and settings and is shared by many proxies;
+//! traffic to it ([`inbound`]) is the workload's own.
+
+mod access_log;
+mod authorization;
+mod canonical;
+mod cluster_limits;
+mod cluster_tls;
+mod clusters;
+mod endpoints;
+mod filters;
+mod inbound;
+pub mod input;
+mod listener;
+mod names;
+mod outbound;
+mod pack;
+mod rbac;
+mod route_action;
+mod route_match;
+mod route_policy;
+mod routes;
+mod rules;
+mod tls;
+mod traffic_policy;
+pub mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use access_log::AccessLogSettings;
+pub use authorization::findings as authorization_findings;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lateen_xds::server::{Resource, ResourceMap};
+use lateen_xds::type_url;
+use prost::Message;
+use xxhash_rust::xxh64::xxh64;
+
+use canonical::{CLUSTER, ENDPOINTS, LISTENER, NAME_TABLE, ROUTES, Shape, canonical};
+use clusters::Families;
+use input::{Inbound, MeshSettings, Outbound};
+use view::ProxyView;
+
+/// Name of the one name table.
+const NAME_TABLE_RESOURCE: &str = "nametable";
+
+/// What a proxy should have, by type.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Resources {
+    /// Clusters.
+    pub clusters: Arc<ResourceMap>,
+    /// Endpoints, by cluster.
+    pub endpoints: Arc<ResourceMap>,
+    /// Listeners.
+    pub listeners: Arc<ResourceMap>,
+    /// Route tables.
+    pub routes: Arc<ResourceMap>,
+    /// The name table.
+    pub names: Arc<ResourceMap>,
+}
+
+impl Resources {
+    /// Those of one type; `None` for types that are not served.
+    #[must_use]
+    pub fn of(&self, type_url: &str) -> Option<&Arc<ResourceMap>> {
+        match type_url {
+            type_url::CLUSTER => Some(&self.clusters),
+            type_url::ENDPOINTS => Some(&self.endpoints),
+            type_url::LISTENER => Some(&self.listeners),
+            type_url::ROUTES => Some(&self.routes),
+            type_url::NAME_TABLE => Some(&self.names),
+            _ => None,
+        }
+    }
+
+    /// Both together; where both have a name, the other's.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Self {
+        Self {
+            clusters: joined(&self.clusters, &other.clusters),
+            endpoints: joined(&self.endpoints, &other.endpoints),
+            listeners: joined(&self.listeners, &other.listeners),
+            routes: joined(&self.routes, &other.routes),
+            names: joined(&self.names, &other.names),
+        }
+    }
+}
+
+fn joined(one: &Arc<ResourceMap>, other: &Arc<ResourceMap>) -> Arc<ResourceMap> {
+    if other.is_empty() {
+        return Arc::clone(one);
+    }
+    if one.is_empty() {
+        return Arc::clone(other);
+    }
+    let mut all = ResourceMap::clone(one);
+    all.extend(other.iter().map(|(name, resource)| (Arc::clone(name), resource.clone())));
+    Arc::new(all)
+}
+
+/// The traits of a proxy on which resources depend besides what it sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Traits {
+    istio_filters: bool,
+    families: Families,
+}
+
+impl Traits {
+    /// The traits of a proxy.
+    #[must_use]
+    pub fn of(view: &ProxyView) -> Self {
+        let families = Families {
+            v4: view.addresses.iter().any(std::net::IpAddr::is_ipv4),
+            v6: view.addresses.iter().any(std::net::IpAddr::is_ipv6),
+        };
+        Self { istio_filters: view.istio_filters, families }
+    }
+}
+
+/// Resources for traffic from the application.
+#[must_use]
+pub fn outbound(outbound: &Outbound, mesh: &MeshSettings, traits: Traits) -> Resources {
+    let Traits { istio_filters, families } = traits;
+    let fixed = clusters::fixed(mesh, families).into_iter();
+    let made = clusters::origins(outbound).map(|it| clusters::outbound(it, mesh, families));
+    let known = clusters::origins(outbound)
+        .filter(|it| it.resolution() == input::Resolution::Endpoints)
+        .map(|it| endpoints::assignment(&it.cluster_name(), it.endpoints()));
+    let listeners = outbound::listeners(outbound, mesh, istio_filters, families);
+    let table = [(NAME_TABLE_RESOURCE.to_owned(), names::name_table(outbound))];
+    Resources {
+        clusters: encoded(fixed.chain(made).map(|it| (it.name.clone(), it)), &CLUSTER),
+        endpoints: encoded(known.map(|it| (it.cluster_name.clone(), it)), &ENDPOINTS),
+        listeners: encoded(listeners.into_iter().map(|it| (it.name.clone(), it)), &LISTENER),
+        routes: encoded(
+            routes::tables(outbound, mesh).into_iter().map(|it| (it.name.clone(), it)),
+            &ROUTES,
+        ),
+        names: encoded(table, &NAME_TABLE),
+    }
+}
+
+/// Resources for traffic to the application.
+#[must_use]
+pub fn inbound(inbound: &Inbound, mesh: &MeshSettings, traits: Traits) -> Resources {
+    let Traits { istio_filters, families } = traits;
+    let made = inbound.ports.iter().map(|port| clusters::inbound(port, mesh, families));
+    let listener = inbound::listener(inbound, mesh, istio_filters, families);
+    Resources {
+        clusters: encoded(made.map(|it| (it.name.clone(), it)), &CLUSTER),
+        listeners: encoded([(listener.name.clone(), listener)], &LISTENER),
+        ..Resources::default()
+    }
+}
+
+/// Encodes resources; of two with one name, the first.
+fn encoded<M: Message>(
+    resources: impl IntoIterator<Item = (String, M)>,
+    shape: &Shape,
+) -> Arc<ResourceMap> {
+    let mut map = ResourceMap::new();
+    for (name, message) in resources {
+        map.entry(Arc::from(name)).or_insert_with(|| encode(&message, shape));
+    }
+    Arc::new(map)
+}
+
+fn encode<M: Message>(message: &M, shape: &Shape) -> Resource {
+    let body = Bytes::from(canonical(&message.encode_to_vec(), shape));
+    let version = format!("{:016x}", xxh64(&body, 0));
+    Resource { version: Arc::from(version), body }
+}

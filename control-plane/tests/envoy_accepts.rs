@@ -1,0 +1,161 @@
+//! A stock Envoy takes everything that the control plane sends, and takes changes.
+//!
+//! Envoy is the judge of the form of resources; what they mean is tested elsewhere. The path of
+//! the program comes from `LATEEN_ENVOY` (`make test-envoy` gets one and runs this).
+
+mod meshes;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use lateen_control_plane::app::App;
+use lateen_control_plane::settings::Settings;
+use serde_json::{Value, json};
+
+/// How long Envoy may take to come to a state.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Ends Envoy with the test.
+struct Envoy(Child);
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        let _killed = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn bootstrap(discovery: SocketAddr, admin: u16) -> Value {
+    let socket =
+        |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+    let ads = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
+    json!({
+        "node": {"id": "sidecar~10.0.0.9~web-1.default~default.svc.cluster.local", "cluster": "web"},
+        "admin": {"address": socket(admin)},
+        "dynamic_resources": {
+            "cds_config": ads, "lds_config": ads,
+            "ads_config": {"api_type": "DELTA_GRPC", "transport_api_version": "V3",
+                "set_node_on_first_message_only": true,
+                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}]},
+        },
+        "static_resources": {"clusters": [{
+            "name": "xds-grpc", "type": "STATIC", "connect_timeout": "1s",
+            "load_assignment": {"cluster_name": "xds-grpc", "endpoints": [{"lb_endpoints": [
+                {"endpoint": {"address": socket(discovery.port())}}]}]},
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": {"http2_protocol_options": {}}}},
+        }]},
+    })
+}
+
+fn start_envoy(binary: &str, folder: &Path, discovery: SocketAddr, admin: u16) -> Envoy {
+    let file = folder.join("envoy.json");
+    std::fs::write(&file, bootstrap(discovery, admin).to_string()).unwrap();
+    let log = std::fs::File::create(folder.join("envoy.log")).unwrap();
+    let child = Command::new(binary)
+        .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "-c"])
+        .arg(file)
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    Envoy(child)
+}
+
+fn get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+fn stat(port: u16, name: &str) -> Option<u64> {
+    let text = get(port, "/stats?usedonly")?;
+    let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
+    line.split(':').nth(1)?.trim().parse().ok()
+}
+
+/// Waits until a statistic has reached a value; panics with Envoy's log when it does not.
+async fn reach(admin: u16, folder: &Path, name: &str, at_least: u64) -> u64 {
+    let begun = Instant::now();
+    loop {
+        let owned = name.to_owned();
+        let value = tokio::task::spawn_blocking(move || stat(admin, &owned)).await.unwrap();
+        if let Some(value) = value.filter(|value| *value >= at_least) {
+            return value;
+        }
+        let log = std::fs::read_to_string(folder.join("envoy.log")).unwrap_or_default();
+        assert!(begun.elapsed() < PATIENCE, "{name} is {value:?}, not {at_least}\n{log}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a stock Envoy: run make test-envoy"]
+async fn a_stock_envoy_refuses_nothing() {
+    #[expect(clippy::disallowed_methods, reason = "the setting of this test")]
+    let binary = std::env::var("LATEEN_ENVOY").expect("LATEEN_ENVOY names a stock Envoy");
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config");
+    std::fs::create_dir(&config).unwrap();
+    let any_port = "0";
+    let settings = Settings::parse_from([
+        "lateend".as_ref(),
+        "--config-dir".as_ref(),
+        config.as_os_str(),
+        "--ca-dir".as_ref(),
+        folder.path().join("ca").as_os_str(),
+        "--address".as_ref(),
+        "127.0.0.1".as_ref(),
+        "--grpc-port".as_ref(),
+        any_port.as_ref(),
+        "--secure-port".as_ref(),
+        any_port.as_ref(),
+        "--monitoring-port".as_ref(),
+        any_port.as_ref(),
+        "--webhook-port".as_ref(),
+        any_port.as_ref(),
+    ]);
+    let app = App::start(&settings, meshes::builder()).await.unwrap();
+    let admin = free_port();
+    let discovery = app.addresses().plaintext.unwrap();
+    let _envoy = start_envoy(&binary, folder.path(), discovery, admin);
+    for kind in ["cluster_manager.cds", "listener_manager.lds"] {
+        reach(admin, folder.path(), &format!("{kind}.update_success"), 1).await;
+    }
+    for variant in meshes::VARIANTS {
+        std::fs::write(config.join("variant.yaml"), meshes::named(variant)).unwrap();
+        let before = reach(admin, folder.path(), "cluster_manager.cds.update_success", 1).await;
+        reach(admin, folder.path(), "cluster_manager.cds.update_success", before + 1).await;
+    }
+    // In force, not only taken: warm, with their routes. Two for everything; ports 80, 443, 6379,
+    // 7070 and 9080 on every address; three pods of cassandra; any, mongo and dual.
+    reach(admin, folder.path(), "listener_manager.total_listeners_active", 13).await;
+    // Thirteen services, four inbound ports, three for everything, and discovery itself; those of
+    // subsets are gone again.
+    assert_eq!(reach(admin, folder.path(), "cluster_manager.active_clusters", 1).await, 21);
+    reach(admin, folder.path(), "http.outbound_0.0.0.0_9080;.rds.9080.update_success", 1).await;
+    let stats = tokio::task::spawn_blocking(move || get(admin, "/stats?filter=rejected")).await;
+    let stats = stats.unwrap().unwrap();
+    let refused: Vec<&str> = stats
+        .lines()
+        .filter(|line| line.contains("update_rejected") && !line.ends_with(": 0"))
+        .collect();
+    let log = std::fs::read_to_string(folder.path().join("envoy.log")).unwrap();
+    assert!(refused.is_empty(), "{refused:?}\n{log}");
+    assert!(stats.contains("cluster_manager.cds.update_rejected: 0"), "{stats}");
+    assert!(stats.contains("listener_manager.lds.update_rejected: 0"), "{stats}");
+    app.shutdown().await;
+}
