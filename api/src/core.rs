@@ -5,6 +5,7 @@
 
 mod container;
 mod endpoints;
+mod owner;
 mod pod;
 mod service;
 mod workload;
@@ -14,6 +15,7 @@ pub use container::{
     SecurityContext, VolumeMount,
 };
 pub use endpoints::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+pub use owner::Workload;
 pub use pod::{
     Condition, ContainerStatus, Pod, PodIp, PodSecurityContext, PodSpec, PodStatus, Volume,
 };

@@ -36,7 +36,7 @@ use crate::patch::{self, Operation};
 use crate::policy::{self, Reason};
 use crate::settings::InjectionSettings;
 
-pub use owner::Workload;
+pub use lateen_api::core::Workload;
 pub(crate) use proxy_config::check as check_proxy_config;
 
 /// What is known about a pod apart from the pod.

@@ -5,11 +5,12 @@
 
 use serde_json::Value;
 
+use lateen_api::core::Workload;
 use lateen_api::names::{annotation, label};
 
 use super::annotations::Annotations;
 use super::identity::Ids;
-use super::owner::{self, Workload};
+use super::owner;
 use super::proxy_config::{Mode, ProxyConfig};
 use super::redirect::Redirect;
 use super::{AdmissionContext, InjectError};
