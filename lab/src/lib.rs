@@ -1,3 +1,7 @@
-//! A mesh on one machine without Kubernetes. So far only its sample application.
+//! A mesh on one machine without Kubernetes.
+//!
+//! Pods run as processes in namespaces: a [`kubelet`] on a [`node`]. [`echo`] is the sample application.
 
 pub mod echo;
+pub mod kubelet;
+pub mod node;
