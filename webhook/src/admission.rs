@@ -104,6 +104,9 @@ pub struct Response {
     /// Shown to the client.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// For the audit log of the API server: the reason code under `reason`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub audit_annotations: BTreeMap<&'static str, String>,
 }
 
 /// `metav1.Status`, as far as it is set.
@@ -215,6 +218,7 @@ fn decide(
                 uid: request.uid,
                 allowed: true,
                 warnings: bounded(warnings),
+                audit_annotations: [("reason", injection.reason.code().to_owned())].into(),
                 ..Response::default()
             };
             if !injection.patch.is_empty() {
@@ -321,6 +325,7 @@ mod tests {
         let response = answer.review.response;
         assert!(response.allowed && response.patch.is_some());
         assert_eq!((response.uid.as_str(), response.patch_type), ("u-1", Some("JSONPatch")));
+        assert_eq!(response.audit_annotations["reason"], "injected.default-policy");
         assert_eq!((answer.name.as_str(), answer.namespace.as_str()), ("a-", "shop"));
         assert!(answer.dry_run);
     }

@@ -40,6 +40,8 @@ pub struct Endpoint {
 pub struct Outcome {
     /// Whether the object may be created.
     pub allowed: bool,
+    /// Audit annotation `reason`, where the hook gives one.
+    pub reason: Option<String>,
     /// Changes of the object.
     pub patch: Option<json_patch::Patch>,
     /// For the client.
@@ -235,12 +237,15 @@ struct Response {
     warnings: Vec<String>,
     #[serde(default)]
     status: Option<Status>,
+    #[serde(default)]
+    audit_annotations: std::collections::BTreeMap<String, String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Status {
     message: String,
+    reason: String,
     code: u16,
 }
 
@@ -265,8 +270,11 @@ fn read_answer(body: &[u8], uid: &str) -> Result<Outcome, String> {
         (Some(_), other) => return Err(format!("patchType {other:?} is not JSONPatch")),
     };
     let status = response.status.unwrap_or_default();
+    let mut annotations = response.audit_annotations;
+    let reason = annotations.remove("reason").or(Some(status.reason));
     Ok(Outcome {
         allowed: response.allowed,
+        reason: reason.filter(|reason| !reason.is_empty()),
         patch,
         warnings: response.warnings,
         message: status.message,
@@ -287,6 +295,8 @@ mod tests {
         };
         let good = answer(json!({"uid": "1", "allowed": true}));
         assert!(read_answer(good.as_bytes(), "1").unwrap().allowed);
+        let why = answer(json!({"uid": "1", "allowed": true, "auditAnnotations": {"reason": "x"}}));
+        assert_eq!(read_answer(why.as_bytes(), "1").unwrap().reason.as_deref(), Some("x"));
         for (body, needle) in [
             ("{".to_owned(), "not an AdmissionReview"),
             (json!({"kind": "Pod"}).to_string(), "not an AdmissionReview"),
@@ -311,6 +321,7 @@ mod tests {
             json!([{"op": "add", "path": "/a", "value": 1}, {"op": "remove", "path": "/x/y"}]);
         let outcome = Outcome {
             allowed: true,
+            reason: None,
             patch: Some(serde_json::from_value(patch).unwrap()),
             warnings: Vec::new(),
             message: String::new(),
