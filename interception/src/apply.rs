@@ -10,7 +10,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use crate::netlink::route::Routes;
 use crate::netlink::socket::{Connection, NetlinkError};
 use crate::plan::RedirectPlan;
-use crate::render::nft;
+use crate::render::nft::{self, Transaction};
 use crate::settings::PASSTHROUGH_SOURCE_V6;
 
 /// Why rules could not be set, read or removed.
@@ -59,6 +59,8 @@ pub(crate) fn step(step: &'static str) -> impl FnOnce(NetlinkError) -> ApplyErro
 /// Error numbers of Linux that have a meaning of their own here.
 mod libc_errno {
     pub(super) const EPERM: i32 = 1;
+    pub(super) const ENOENT: i32 = 2;
+    pub(super) const EEXIST: i32 = 17;
     pub(super) const EINVAL: i32 = 22;
     pub(super) const EPROTONOSUPPORT: i32 = 93;
     pub(super) const EOPNOTSUPP: i32 = 95;
@@ -95,8 +97,27 @@ pub fn cleanup() -> Result<(), ApplyError> {
 }
 
 fn transact(plan: &RedirectPlan) -> Result<(), ApplyError> {
-    let transaction = nft::replace(plan).ok_or(ApplyError::TooLong)?;
     let connection = Connection::open(NETLINK_NETFILTER).map_err(step("opening netfilter"))?;
+    // Any other error is that of the transaction too, which says more about it.
+    let absent = connection
+        .request(&nft::get_table())
+        .is_err_and(|error| error.errno() == libc_errno::ENOENT);
+    if absent && plan.is_empty() {
+        return Ok(());
+    }
+    if absent {
+        match send(&connection, nft::create(plan)) {
+            // Somebody else was faster: what they made is replaced.
+            Err(ApplyError::Refused { source, .. })
+                if source.raw_os_error() == Some(libc_errno::EEXIST) => {}
+            done => return done,
+        }
+    }
+    send(&connection, nft::replace(plan))
+}
+
+fn send(connection: &Connection, transaction: Option<Transaction>) -> Result<(), ApplyError> {
+    let transaction = transaction.ok_or(ApplyError::TooLong)?;
     let last = u32::try_from(transaction.labels.len() - 1).map_err(|_| ApplyError::TooLong)?;
     connection.transact(&transaction.bytes, 0, last).map_err(|e| match e {
         NetlinkError::Refused { seq: 0, source }

@@ -15,8 +15,8 @@ use crate::netlink::socket::{Connection, NetlinkError};
 use crate::netlink::wire::{DUMP, REQUEST, Writer, attributes, be32, find, messages, text};
 use crate::plan::RedirectPlan;
 use crate::render::nft::{
-    self, GET_CHAIN, GET_ELEMENTS, GET_RULE, GET_SET, GET_TABLE, INET, NEW_CHAIN, NEW_ELEMENTS,
-    NEW_RULE, NEW_SET, NEW_TABLE, SUBSYSTEM, TABLE,
+    self, GET_CHAIN, GET_ELEMENTS, GET_RULE, GET_SET, INET, NEW_CHAIN, NEW_ELEMENTS, NEW_RULE,
+    NEW_SET, NEW_TABLE, SUBSYSTEM, TABLE,
 };
 use crate::settings::PASSTHROUGH_SOURCE_V6;
 
@@ -78,6 +78,9 @@ fn read(connection: &Connection) -> Result<Option<Ruleset>, NetlinkError> {
 
 fn read_once(connection: &Connection) -> Result<Ruleset, NetlinkError> {
     let mut found = Ruleset::default();
+    for (kind, body) in connection.request(&nft::get_table())? {
+        found.take(kind, &body);
+    }
     let mut ask = |kind: u16, flags: u16, set: Option<&str>| -> Result<(), NetlinkError> {
         let mut w = Writer::default();
         w.message(nft::message_type(kind), REQUEST | flags, 1, |w| {
@@ -92,8 +95,6 @@ fn read_once(connection: &Connection) -> Result<Ruleset, NetlinkError> {
         }
         Ok(())
     };
-    // Asked for with an acknowledgement, so that the single answer has an end.
-    ask(GET_TABLE, crate::netlink::wire::ACK, None)?;
     ask(GET_CHAIN, DUMP, None)?;
     ask(GET_RULE, DUMP, None)?;
     ask(GET_SET, DUMP, None)?;

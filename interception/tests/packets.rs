@@ -294,6 +294,25 @@ fn rules_are_replaced_verified_and_removed() {
 }
 
 #[test]
+fn two_at_once_leave_the_rules_of_one() {
+    if !inside("two_at_once_leave_the_rules_of_one") {
+        return;
+    }
+    run("ip link set lo up");
+    let plan = RedirectPlan::new(&everything());
+    for _ in 0..50 {
+        cleanup().unwrap();
+        thread::scope(|scope| {
+            let both = [scope.spawn(|| apply(&plan)), scope.spawn(|| apply(&plan))];
+            for done in both {
+                done.join().unwrap().unwrap();
+            }
+        });
+        assert_eq!(verify(&plan).unwrap(), State::Planned);
+    }
+}
+
+#[test]
 fn a_changed_rule_is_named() {
     if !inside("a_changed_rule_is_named") {
         return;

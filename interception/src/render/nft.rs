@@ -1,14 +1,16 @@
 //! From a plan to one nftables transaction.
 //!
-//! One table `inet lateen`. The transaction adds the table, deletes it and adds it anew with
-//! everything in it: the kernel switches from the old rules, whatever they were, to the new ones
-//! in one step, so that nothing needs to be known about what was there before.
+//! One table `inet lateen`. [`replace`] adds the table, deletes it and adds it anew with everything
+//! in it: the kernel switches from the old rules, whatever they were, to the new ones in one step,
+//! so that nothing needs to be known about what was there before. [`create`] is for namespaces
+//! without the table, which is most of them: a transaction that deletes makes the kernel wait
+//! for all readers of the old rules (10 ms and more), one that only adds does not.
 
 use std::collections::BTreeMap;
 
 use super::spans::{ranges_v4, ranges_v6};
 use crate::netlink::expression::{Ct, Expression, Header, Meta, Verdict};
-use crate::netlink::wire::{ACK, APPEND, CREATE, REQUEST, Writer};
+use crate::netlink::wire::{ACK, APPEND, CREATE, EXCLUSIVE, REQUEST, Writer};
 use crate::plan::{Action, Addresses, Chain, Hook, Match, Protocol, RedirectPlan, Rule};
 use crate::settings::Interface;
 
@@ -19,8 +21,8 @@ pub(crate) const INET: u8 = 1;
 /// `NFNL_SUBSYS_NFTABLES`, the high byte of message types.
 pub(crate) const SUBSYSTEM: u16 = 10;
 pub(crate) const NEW_TABLE: u16 = 0;
-pub(crate) const GET_TABLE: u16 = 1;
-pub(crate) const DELETE_TABLE: u16 = 2;
+const GET_TABLE: u16 = 1;
+const DELETE_TABLE: u16 = 2;
 pub(crate) const NEW_CHAIN: u16 = 3;
 pub(crate) const GET_CHAIN: u16 = 4;
 pub(crate) const NEW_RULE: u16 = 6;
@@ -71,24 +73,29 @@ const IPV6_ADDRESS: u32 = 8;
 /// The transaction that makes the plan the only rules of ours; `None` when it is too long.
 pub(crate) fn replace(plan: &RedirectPlan) -> Option<Transaction> {
     let mut batch = Batch::default();
-    batch.table(NEW_TABLE, None);
-    batch.table(DELETE_TABLE, None);
+    batch.table(NEW_TABLE, CREATE, None);
+    batch.table(DELETE_TABLE, 0, None);
     if !plan.is_empty() {
-        batch.table(NEW_TABLE, Some(fingerprint(plan)));
-        let mut sets = BTreeMap::new();
-        let rules: Vec<Vec<Compiled>> =
-            plan.chains.iter().map(|chain| compile_chain(chain, &mut sets)).collect();
-        for (name, set) in &sets {
-            batch.set(name, set);
-        }
-        for (chain, rules) in plan.chains.iter().zip(&rules) {
-            batch.chain(chain.hook);
-            for rule in rules {
-                batch.rule(chain.hook, rule);
-            }
-        }
+        batch.plan(CREATE, plan);
     }
     batch.finish()
+}
+
+/// The same where there is no table of ours; refused as a whole when there is one.
+pub(crate) fn create(plan: &RedirectPlan) -> Option<Transaction> {
+    let mut batch = Batch::default();
+    batch.plan(CREATE | EXCLUSIVE, plan);
+    batch.finish()
+}
+
+/// A request for the table of ours. With an acknowledgement, so that the answer has an end.
+pub(crate) fn get_table() -> Vec<u8> {
+    let mut w = Writer::default();
+    w.message(message_type(GET_TABLE), REQUEST | ACK, 1, |w| {
+        w.raw(&netfilter_header(INET, 0));
+        w.string(1, TABLE);
+    });
+    w.finish().unwrap_or_default()
 }
 
 /// A number that stands for the plan, to tell other settings from changed rules.
@@ -125,7 +132,7 @@ fn compile_chain(chain: &Chain, sets: &mut BTreeMap<String, Set>) -> Vec<Compile
     for rule in &chain.rules {
         for family in families(rule) {
             let mut comment = rule.reason.to_string();
-            comment.truncate(MAX_COMMENT);
+            comment.truncate(comment.floor_char_boundary(MAX_COMMENT));
             compiled.push(Compiled { expressions: compile(rule, family, sets), comment });
         }
     }
@@ -373,8 +380,24 @@ impl Batch {
         });
     }
 
-    fn table(&mut self, kind: u16, note: Option<String>) {
-        let flags = if kind == NEW_TABLE { CREATE } else { 0 };
+    /// The table with everything in it.
+    fn plan(&mut self, flags: u16, plan: &RedirectPlan) {
+        self.table(NEW_TABLE, flags, Some(fingerprint(plan)));
+        let mut sets = BTreeMap::new();
+        let rules: Vec<Vec<Compiled>> =
+            plan.chains.iter().map(|chain| compile_chain(chain, &mut sets)).collect();
+        for (name, set) in &sets {
+            self.set(name, set);
+        }
+        for (chain, rules) in plan.chains.iter().zip(&rules) {
+            self.chain(chain.hook);
+            for rule in rules {
+                self.rule(chain.hook, rule);
+            }
+        }
+    }
+
+    fn table(&mut self, kind: u16, flags: u16, note: Option<String>) {
         self.add(kind, flags, format!("table {TABLE}"), |w| {
             w.string(1, TABLE);
             if let Some(note) = note {
