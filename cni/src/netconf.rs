@@ -49,9 +49,12 @@ impl NetConf {
     /// # Errors
     /// Code 6 for what is no such JSON, 1 for an unknown version, 7 for a missing name.
     pub fn parse(stdin: &[u8]) -> Result<Self, CniError> {
-        let conf: Self = serde_json::from_slice(stdin).map_err(|e| {
+        let undecodable = |e: serde_json::Error| {
             CniError::new(Code::Decode, format!("network configuration on stdin: {e}"))
-        })?;
+        };
+        // An object first: serde would also take a list for a struct.
+        let object: Map<String, Value> = serde_json::from_slice(stdin).map_err(undecodable)?;
+        let conf: Self = serde_json::from_value(Value::Object(object)).map_err(undecodable)?;
         if !VERSIONS.contains(&conf.version.as_str()) {
             let text = format!(
                 "cniVersion {:?} is not supported, use one of {}",

@@ -1,6 +1,8 @@
 //! The plugin and the agent as processes, with sandboxes that are real network namespaces.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -15,8 +17,8 @@ struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 
@@ -112,7 +114,7 @@ fn call(env: &[(&str, &str)], stdin: &[u8]) -> Output {
         .spawn()
         .unwrap();
     // A call that fails on its environment does not read all of its input.
-    let _ = child.stdin.take().unwrap().write_all(stdin);
+    drop(child.stdin.take().unwrap().write_all(stdin));
     child.wait_with_output().unwrap()
 }
 
@@ -230,6 +232,65 @@ fn an_agent_ends_at_once_and_takes_its_socket_away() {
 }
 
 #[test]
+fn without_an_agent_only_add_and_check_fail() {
+    if !inside("without_an_agent_only_add_and_check_fail") {
+        return;
+    }
+    let node = Node::without_agent();
+    let (_process, netns) = sandbox();
+    let add = verb("ADD", &netns, CART, &node.conf());
+    assert_eq!(code(&add), 11);
+    for part in ["pod shop/cart", "pluginevent.sock", "start lateen-cni-node"] {
+        assert!(message(&add).contains(part), "{part}: {}", message(&add));
+    }
+    assert_eq!(rules(&netns), "");
+    assert_eq!(code(&verb("CHECK", &netns, CART, &node.conf())), 11);
+    assert_eq!(code(&verb("STATUS", "", "", &node.conf())), 50);
+    for path in [netns.as_str(), "", "/gone"] {
+        let delete = verb("DEL", path, CART, &node.conf());
+        assert!(delete.status.success() && delete.stdout.is_empty(), "{path}: {delete:?}");
+    }
+    let mut all = node.conf();
+    all["cni.dev/valid-attachments"] = json!([{"containerID": "c1", "ifname": "eth0"}]);
+    assert!(verb("GC", "", "", &all).status.success());
+}
+
+#[test]
+fn an_agent_that_talks_nonsense_is_no_agent() {
+    let node = Node::without_agent();
+    std::fs::create_dir(node.run_dir()).unwrap();
+    let listener = UnixListener::bind(node.run_dir().join("pluginevent.sock")).unwrap();
+    for answer in ["", "{}\n", "[]\n", "{\"outcome\":\"ok\",\"reason\":\"redirected\"}", "\0\n"] {
+        thread::scope(|scope| {
+            scope.spawn(|| listener.accept().unwrap().0.write_all(answer.as_bytes()).unwrap());
+            let add = verb("ADD", "/proc/self/ns/net", CART, &node.conf());
+            assert_eq!(code(&add), 11, "{answer:?}: {add:?}");
+        });
+    }
+}
+
+#[test]
+fn an_agent_outlives_callers_that_talk_nonsense() {
+    if !inside("an_agent_outlives_callers_that_talk_nonsense") {
+        return;
+    }
+    let node = Node::new();
+    node.pod(&sidecar(&json!({})));
+    let long = "a".repeat(1 << 20);
+    for text in ["", "\n", "null\n", "{\"verb\":\"add\"}\n", "\u{0}\u{7f}\n", "{", &long] {
+        let mut caller = UnixStream::connect(node.run_dir().join("pluginevent.sock")).unwrap();
+        // The agent may have closed already: it reads no line without an end.
+        drop(caller.write_all(text.as_bytes()));
+        caller.shutdown(Shutdown::Write).unwrap_or_default();
+        let mut answer = String::new();
+        drop(caller.read_to_string(&mut answer));
+        assert_eq!(answer, "", "{text:.20?}");
+    }
+    let (_process, netns) = sandbox();
+    assert!(verb("ADD", &netns, CART, &node.conf()).status.success());
+}
+
+#[test]
 fn two_hundred_sandboxes_at_once() {
     if !inside("two_hundred_sandboxes_at_once") {
         return;
@@ -296,6 +357,15 @@ fn bad_calls_have_the_codes_of_the_specification() {
         (good.into(), "{".into(), 6),
         (good.into(), String::new(), 6),
         (good.into(), "[]".into(), 6),
+        (good.into(), r#"["1.1.0", "net"]"#.into(), 6),
+        (good.into(), "null".into(), 6),
+        (good.into(), "1".into(), 6),
+        (good.into(), "\"1.1.0\"".into(), 6),
+        (good.into(), "true".into(), 6),
+        (good.into(), format!("{} {{}}", node.conf()), 6),
+        (good.into(), "[".repeat(100_000), 6),
+        (good.into(), with("cniVersion", json!(1.1)).to_string(), 6),
+        (good.into(), with("prevResult", json!([])).to_string(), 6),
         (good.into(), "\u{0}".into(), 6),
         (good.into(), with("prevResult", json!("text")).to_string(), 6),
         (good.into(), with("cniVersion", json!("9.9.9")).to_string(), 1),

@@ -39,7 +39,7 @@ impl Stop {
     }
 
     /// Waits; true when the agent stops.
-    fn within(&self, milliseconds: u16) -> bool {
+    pub(super) fn within(&self, milliseconds: u16) -> bool {
         let timeout = PollTimeout::from(milliseconds);
         poll(&mut [self.poll_fd()], timeout).is_ok_and(|ready| ready > 0)
     }

@@ -1,14 +1,17 @@
 //! The agent's socket, its threads, and how it stops.
 //!
-//! The socket appears complete (mode 0600) under its name by a rename. Each thread takes one call
-//! at a time. On SIGTERM or SIGINT no call is taken any more and the running ones are finished.
+//! The socket appears complete (mode 0600) under its name by a rename. One thread accepts and hands
+//! each call to one of a few that answer, so that a call wakes nobody who has nothing to do. On
+//! SIGTERM or SIGINT no call is taken any more and the running ones are finished.
 
 use std::fs;
-use std::io::{self, PipeReader};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -26,6 +29,8 @@ use crate::settings::AgentSettings;
 /// Calls at the same time; one takes a millisecond unless it waits for its pod.
 const THREADS: usize = 16;
 const PEER_DEADLINE: Duration = Duration::from_secs(2);
+/// Milliseconds between attempts to accept when the system has no room.
+const ACCEPT_PAUSE: u16 = 20;
 
 /// Why the agent cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -69,12 +74,17 @@ pub fn serve(settings: &AgentSettings) -> Result<(), ServeError> {
     };
     let (reader, writer) = io::pipe().map_err(failed("pipe", Path::new("-")))?;
     tracing::info!(socket = %socket.display(), pods = %settings.pods_dir.display(), "serving");
+    // Without a queue: a call is accepted when there is a thread for it.
+    let (calls, waiting) = mpsc::sync_channel(0);
+    let waiting = Mutex::new(waiting);
     thread::scope(|scope| {
         for _ in 0..THREADS {
-            let pipe = reader.try_clone().map_err(failed("pipe", Path::new("-")))?;
-            let (listener, agent) = (&listener, &agent);
-            scope.spawn(move || work(listener, agent, pipe));
+            let stop = Stop::new(reader.try_clone().map_err(failed("pipe", Path::new("-")))?);
+            let (waiting, agent) = (&waiting, &agent);
+            scope.spawn(move || work(waiting, agent, &stop));
         }
+        let stop = Stop::new(reader);
+        scope.spawn(move || accept(&listener, &calls, &stop));
         let ended = loop {
             match signal.read_signal() {
                 Ok(Some(_)) => break Ok(()),
@@ -107,8 +117,7 @@ fn listen(folder: &Path, socket: &Path) -> Result<UnixListener, ServeError> {
     Ok(listener)
 }
 
-fn work(listener: &UnixListener, agent: &Agent, pipe: PipeReader) {
-    let stop = Stop::new(pipe);
+fn accept(listener: &UnixListener, calls: &SyncSender<UnixStream>, stop: &Stop) {
     loop {
         let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN), stop.poll_fd()];
         match poll(&mut ready, PollTimeout::NONE) {
@@ -118,10 +127,30 @@ fn work(listener: &UnixListener, agent: &Agent, pipe: PipeReader) {
         if ready[1].any().unwrap_or(true) {
             return;
         }
-        // Another thread may have been faster.
-        if let Ok((stream, _)) = listener.accept()
-            && let Err(e) = call(&stream, agent, &stop)
-        {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                if calls.send(stream).is_err() {
+                    return;
+                }
+            }
+            // The caller has gone again.
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => {
+                tracing::warn!("a call cannot be accepted: {e}");
+                // Out of file descriptors, say: calls that end give some back.
+                if stop.within(ACCEPT_PAUSE) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn work(waiting: &Mutex<Receiver<UnixStream>>, agent: &Agent, stop: &Stop) {
+    loop {
+        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(stream) = next else { return };
+        if let Err(e) = call(&stream, agent, stop) {
             tracing::warn!("a call was not answered: {e}");
         }
     }
