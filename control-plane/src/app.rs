@@ -8,14 +8,12 @@ mod authority;
 mod configuration;
 mod keys;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use lateen_api::mesh::MeshConfig;
 use lateen_identity::TrustDomain;
 use lateen_identity::tls::{ClientAuth, ClientVerifier, HotBundle, server_config};
 use lateen_webhook::server::{Limits, Webhook};
@@ -33,13 +31,12 @@ use tonic::transport::Server;
 use crate::ca::CertificateService;
 use crate::caller::Callers;
 use crate::serve::discovery::{Discovery, DiscoveryService};
-use crate::serve::generation::Mesh;
 use crate::serve::listen::{bind, incoming, with_peer};
 use crate::serve::metrics::Metrics;
 use crate::serve::monitor::{self, Monitor};
 use crate::serve::proxies::Proxies;
 use crate::settings::Settings;
-use crate::source::{Load, Source, SourceError};
+use crate::source::{Source, SourceError};
 
 use authority::Authority;
 use configuration::Configuration;
@@ -79,32 +76,6 @@ pub enum AppError {
         /// Why.
         source: std::io::Error,
     },
-}
-
-/// Makes the state of the mesh, as proxies see it, from what is in force.
-#[derive(Clone)]
-pub struct MeshBuilder(Arc<BuildMesh>);
-
-type BuildMesh = dyn Fn(&Load, &MeshConfig, &Settings) -> Arc<dyn Mesh> + Send + Sync;
-
-impl MeshBuilder {
-    /// A builder from a function.
-    #[must_use]
-    pub fn new(
-        build: impl Fn(&Load, &MeshConfig, &Settings) -> Arc<dyn Mesh> + Send + Sync + 'static,
-    ) -> Self {
-        Self(Arc::new(build))
-    }
-
-    fn build(&self, load: &Load, mesh: &MeshConfig, settings: &Settings) -> Arc<dyn Mesh> {
-        (self.0)(load, mesh, settings)
-    }
-}
-
-impl fmt::Debug for MeshBuilder {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("MeshBuilder")
-    }
 }
 
 /// The ports, taken.
@@ -179,7 +150,7 @@ impl App {
     ///
     /// # Errors
     /// What cannot be used, with what to do about it.
-    pub async fn start(settings: &Settings, builder: MeshBuilder) -> Result<Self, AppError> {
+    pub async fn start(settings: &Settings) -> Result<Self, AppError> {
         let configuration = Stage::default();
         let source = Source::follow(&settings.config_dir, configuration.stop.clone()).await?;
         let metrics = Arc::new(Metrics::default());
@@ -198,7 +169,6 @@ impl App {
             injector: Arc::clone(&injector),
             roots: authority.ca.roots_pem().to_owned(),
             metrics: Arc::clone(&metrics),
-            builder,
         };
         let (follower, generations) = follow.begin(first).await;
         configuration.tasks.spawn(follower.run(configuration.stop.clone()));
@@ -206,7 +176,9 @@ impl App {
         if let Some(file) = &settings.token_jwks {
             let keys = keys::Keys::new(file.clone(), settings.token_issuer.clone());
             let keys = keys.load(&callers)?;
-            configuration.tasks.spawn(keys.follow(Arc::clone(&callers), configuration.stop.clone()));
+            configuration
+                .tasks
+                .spawn(keys.follow(Arc::clone(&callers), configuration.stop.clone()));
         }
         let proxies = Arc::new(Proxies::default());
         let monitor = Arc::new(Monitor {
@@ -271,15 +243,16 @@ impl App {
         authority: &Authority,
         trust_domain: TrustDomain,
     ) -> Result<(), AppError> {
-        let refused = |error: lateen_identity::tls::TlsError| AppError::Authority(error.to_string());
+        let refused =
+            |error: lateen_identity::tls::TlsError| AppError::Authority(error.to_string());
         let roots = Arc::new(HotBundle::new(authority.ca.bundle().clone()));
         let clients = Arc::new(ClientVerifier::new(roots, [trust_domain], false));
         let credential = Arc::clone(&authority.serving);
-        let secure = server_config(credential, ClientAuth::Verify(clients), &["h2"])
-            .map_err(refused)?;
+        let secure =
+            server_config(credential, ClientAuth::Verify(clients), &["h2"]).map_err(refused)?;
         let credential = Arc::clone(&authority.serving);
-        let webhook = server_config(credential, ClientAuth::None, &["h2", "http/1.1"])
-            .map_err(refused)?;
+        let webhook =
+            server_config(credential, ClientAuth::None, &["h2", "http/1.1"]).map_err(refused)?;
         let stage = &self.servers;
         let connect = |listener, tls| incoming(listener, tls, &stage.tasks, stage.stop.clone());
         let plain = connect(listeners.plaintext, None);
@@ -293,7 +266,10 @@ impl App {
                 .http2_keepalive_interval(Some(KEEPALIVE))
                 .layer(InterceptorLayer::new(with_peer))
                 .add_service(AggregatedDiscoveryServiceServer::new(open));
-            report("plaintext gRPC", server.serve_with_incoming_shutdown(plain, stop.cancelled_owned()).await);
+            report(
+                "plaintext gRPC",
+                server.serve_with_incoming_shutdown(plain, stop.cancelled_owned()).await,
+            );
         });
         let stop = stage.stop.clone();
         stage.tasks.spawn(async move {
@@ -306,8 +282,12 @@ impl App {
         });
         let stop = self.webhook.stop.clone();
         self.webhook.tasks.spawn(async move {
-            let served =
-                lateen_webhook::server::serve(injection, listeners.webhook, Arc::new(webhook), stop);
+            let served = lateen_webhook::server::serve(
+                injection,
+                listeners.webhook,
+                Arc::new(webhook),
+                stop,
+            );
             report("webhook", served.await);
         });
         let (tasks, stop) = (self.monitoring.tasks.clone(), self.monitoring.stop.clone());

@@ -1,3 +1,18 @@
-//! Sources, registry, translation, certificate authority. Empty so far.
+//! The control plane: objects in, configuration and certificates for proxies out.
+//!
+//! [`source`] says which objects are in force, [`registry`] which services there are, [`model`] what
+//! of it each proxy sees, [`translate`] turns that into Envoy resources, [`serve`] carries them to
+//! proxies. [`ca`] signs certificates for callers that [`token`] and `caller` believe; [`publish`]
+//! holds what an API server would be told. [`app`] puts the parts together.
 
+pub mod app;
+pub mod ca;
+pub mod caller;
+pub mod model;
+pub mod publish;
+pub mod registry;
+pub mod serve;
+pub mod settings;
 pub mod source;
+pub mod token;
+pub mod translate;

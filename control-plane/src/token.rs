@@ -106,8 +106,7 @@ impl TokenVerifier {
     }
 
     fn decode(&self, token: &str, key: &Jwk, algorithm: Algorithm) -> Result<Claims, TokenError> {
-        let refused =
-            |error: jsonwebtoken::errors::Error| TokenError::Refused(error.to_string());
+        let refused = |error: jsonwebtoken::errors::Error| TokenError::Refused(error.to_string());
         let key = DecodingKey::from_jwk(key).map_err(refused)?;
         let mut rules = Validation::new(algorithm);
         rules.set_audience(&[AUDIENCE]);

@@ -128,7 +128,7 @@ async fn a_stock_envoy_refuses_nothing() {
         "--webhook-port".as_ref(),
         any_port.as_ref(),
     ]);
-    let app = App::start(&settings, meshes::builder()).await.unwrap();
+    let app = App::start(&settings).await.unwrap();
     let admin = free_port();
     let discovery = app.addresses().plaintext.unwrap();
     let _envoy = start_envoy(&binary, folder.path(), discovery, admin);
@@ -136,7 +136,10 @@ async fn a_stock_envoy_refuses_nothing() {
         reach(admin, folder.path(), &format!("{kind}.update_success"), 1).await;
     }
     for variant in meshes::VARIANTS {
-        std::fs::write(config.join("variant.yaml"), meshes::named(variant)).unwrap();
+        let text = meshes::objects(variant).to_string();
+        let unfinished = folder.path().join("variant.new");
+        std::fs::write(&unfinished, text).unwrap();
+        std::fs::rename(unfinished, config.join("variant.json")).unwrap();
         let before = reach(admin, folder.path(), "cluster_manager.cds.update_success", 1).await;
         reach(admin, folder.path(), "cluster_manager.cds.update_success", before + 1).await;
     }

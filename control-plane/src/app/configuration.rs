@@ -21,7 +21,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{AppError, MeshBuilder};
+use super::AppError;
+use crate::model::Model;
 use crate::publish;
 use crate::serve::generation::Generation;
 use crate::serve::metrics::Metrics;
@@ -132,7 +133,6 @@ pub(super) struct Follow {
     pub(super) injector: Arc<ArcSwap<Injector>>,
     pub(super) roots: String,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) builder: MeshBuilder,
 }
 
 /// Follows loads after the first.
@@ -154,15 +154,20 @@ impl Follow {
         let load = Arc::clone(&self.loads.borrow_and_update());
         let generation = Arc::new(self.generation(1, &load, &first));
         let (generations, receiver) = watch::channel(Arc::clone(&generation));
-        let mut follower =
-            Follower { follow: self, configuration: first, generations, number: 1, said: Vec::new() };
+        let mut follower = Follower {
+            follow: self,
+            configuration: first,
+            generations,
+            number: 1,
+            said: Vec::new(),
+        };
         follower.tell(&load, &generation, None).await;
         (follower, receiver)
     }
 
     fn generation(&self, number: u64, load: &Load, config: &Configuration) -> Generation {
         let since = Instant::now();
-        let mesh = self.builder.build(load, &config.mesh, &self.settings);
+        let mesh = Arc::new(Model::new(&load.objects, &config.mesh, &self.settings));
         self.metrics.config_events.inc();
         Generation::new(number, mesh, since)
     }
@@ -213,7 +218,10 @@ impl Follower {
                 (publish::ROOT_CERTIFICATE, publish::root_certificate(&self.follow.roots)),
                 (
                     publish::WEBHOOK,
-                    webhook_configuration(&self.configuration.injection, self.follow.roots.as_bytes()),
+                    webhook_configuration(
+                        &self.configuration.injection,
+                        self.follow.roots.as_bytes(),
+                    ),
                 ),
             ];
             let written = tokio::task::spawn_blocking(move || {

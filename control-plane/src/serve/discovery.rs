@@ -146,7 +146,10 @@ impl Connection {
         }
     }
 
-    async fn serve(&mut self, mut requests: Streaming<DeltaDiscoveryRequest>) -> Result<(), Status> {
+    async fn serve(
+        &mut self,
+        mut requests: Streaming<DeltaDiscoveryRequest>,
+    ) -> Result<(), Status> {
         let Some(first) = self.next(&mut requests).await? else { return Ok(()) };
         let view = self.view(&first)?;
         let mut generations = self.discovery.generations.clone();

@@ -184,7 +184,6 @@ impl Metrics {
             self.root_expiry.clone(),
         );
     }
-
 }
 
 fn histogram() -> Histogram {

@@ -243,7 +243,10 @@ mod tests {
         }
         let sent = stream.on_resources(resources(&[("b", "1")], &[("l", "2")]));
         let reaction = stream.on_request(&answer(&sent[1], Some("bad filter"))).unwrap();
-        assert_eq!(reaction.refused, Some((type_url::LISTENER.to_owned(), "bad filter".to_owned())));
+        assert_eq!(
+            reaction.refused,
+            Some((type_url::LISTENER.to_owned(), "bad filter".to_owned()))
+        );
         assert!(reaction.responses.is_empty());
         let sent = stream.on_resources(resources(&[("b", "1")], &[("l", "3")]));
         assert_eq!(types(&sent), [("lds", 1, 0)]);

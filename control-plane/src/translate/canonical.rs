@@ -128,8 +128,8 @@ mod tests {
     use envoy_types::pb::envoy::config::core::v3::Metadata;
     use envoy_types::pb::envoy::config::rbac::v3::{Policy, Rbac as Rules};
     use envoy_types::pb::envoy::extensions::filters::http::rbac::v3::Rbac;
-    use prost::Message;
     use proptest::prelude::{prop_assert_eq, proptest};
+    use prost::Message;
 
     fn cluster() -> Cluster {
         let fields: Vec<(String, _)> = (0..12).map(|n| (format!("k{n}"), text("v"))).collect();

@@ -73,8 +73,8 @@ pub(crate) fn http_options(
 }
 
 fn common_options(http: &HttpPool) -> Option<CommonOptions> {
-    let requests = (http.max_requests_per_connection > 0)
-        .then(|| number(http.max_requests_per_connection));
+    let requests =
+        (http.max_requests_per_connection > 0).then(|| number(http.max_requests_per_connection));
     let options = CommonOptions {
         idle_timeout: http.idle_timeout.map(duration),
         max_requests_per_connection: requests,
@@ -114,7 +114,8 @@ pub(crate) fn connection_limits(cluster: &mut Cluster, pool: &ConnectionPool) {
 }
 
 fn tcp_keepalive(keepalive: &TcpKeepalive) -> EnvoyKeepalive {
-    let seconds = |time: std::time::Duration| number(u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
+    let seconds =
+        |time: std::time::Duration| number(u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
     EnvoyKeepalive {
         keepalive_probes: (keepalive.probes > 0).then(|| number(keepalive.probes)),
         keepalive_time: keepalive.time.map(seconds),

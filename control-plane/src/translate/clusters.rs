@@ -11,10 +11,10 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     MaglevLbConfig, RingHashLbConfig,
 };
 use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
+use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::envoy::config::core::v3::{
     BindConfig, ExtraSourceAddress, Metadata, SocketAddress,
 };
-use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::google::protobuf::{UInt64Value, Value};
 use lateen_api::meta::selects;
 use lateen_api::networking::{ConsistentHash, DestinationRule, LoadBalancing};
@@ -24,7 +24,9 @@ use lateen_api::port::Protocol;
 use super::cluster_limits::{connection_limits, http_options, outlier_detection};
 use super::cluster_tls;
 use super::endpoints::assignment;
-use super::input::{Endpoint, InboundPort, MeshSettings, Outbound, Resolution, Service, ServicePort};
+use super::input::{
+    Endpoint, InboundPort, MeshSettings, Outbound, Resolution, Service, ServicePort,
+};
 use super::names::{
     BLACK_HOLE, INBOUND_PASSTHROUGH, PASSTHROUGH, inbound_cluster, outbound_cluster,
 };

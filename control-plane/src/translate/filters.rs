@@ -27,14 +27,17 @@ use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_pro
 use envoy_types::pb::google::protobuf::{Any, Value};
 
 use super::canonical::CONNECTION_MANAGER;
-use super::pack::{any, any_with, duration, flag, from_ads, list, object, text, truth, typed_struct};
+use super::pack::{
+    any, any_with, duration, flag, from_ads, list, object, text, truth, typed_struct,
+};
 
 /// Name of the fault filter, which routes configure.
 pub(crate) const FAULT: &str = "envoy.filters.http.fault";
 /// Name of the CORS filter, which routes configure.
 pub(crate) const CORS: &str = "envoy.filters.http.cors";
 /// Type of the filter that offers ALPN by request protocol.
-const ALPN_CONFIG: &str = "type.googleapis.com/istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
+const ALPN_CONFIG: &str =
+    "type.googleapis.com/istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
 /// Type of the telemetry filter.
 const STATS_CONFIG: &str = "type.googleapis.com/stats.PluginConfig";
 /// Type of the filter that tells peers who is who.
@@ -80,10 +83,9 @@ pub(crate) fn http_manager(manager: Manager) -> Filter {
     let inbound = manager.direction == Direction::Inbound;
     let http_filters = http_filters(&manager);
     let routes = match manager.routes {
-        Routes::Named(name) => RouteSpecifier::Rds(Rds {
-            config_source: Some(from_ads()),
-            route_config_name: name,
-        }),
+        Routes::Named(name) => {
+            RouteSpecifier::Rds(Rds { config_source: Some(from_ads()), route_config_name: name })
+        }
         Routes::Inline(routes) => RouteSpecifier::RouteConfig(*routes),
     };
     let mut message = HttpConnectionManager {

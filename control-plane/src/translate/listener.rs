@@ -82,7 +82,11 @@ pub(crate) fn filters(inspection: &Inspection) -> Vec<ListenerFilter> {
     }
     if inspection.tls {
         let config = any(&TlsInspector::default());
-        filters.push(filter("envoy.filters.listener.tls_inspector", config, &inspection.tls_not_on));
+        filters.push(filter(
+            "envoy.filters.listener.tls_inspector",
+            config,
+            &inspection.tls_not_on,
+        ));
     }
     if inspection.http {
         let config = any(&HttpInspector::default());
@@ -113,8 +117,6 @@ fn disabled_on(ports: &[u16]) -> Option<ListenerFilterChainMatchPredicate> {
         [] => None,
         [only] => Some(one(only)),
         // A set needs two members or more.
-        several => {
-            Some(rule(Rule::OrMatch(MatchSet { rules: several.iter().map(one).collect() })))
-        }
+        several => Some(rule(Rule::OrMatch(MatchSet { rules: several.iter().map(one).collect() }))),
     }
 }

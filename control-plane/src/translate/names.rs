@@ -56,7 +56,8 @@ fn addresses(service: &Service) -> Vec<String> {
 
 fn info(service: &Service, ips: Vec<String>) -> NameInfo {
     let registry = if service.kubernetes { "Kubernetes" } else { "External" };
-    let of_kubernetes = |text: &String| if service.kubernetes { text.clone() } else { String::new() };
+    let of_kubernetes =
+        |text: &String| if service.kubernetes { text.clone() } else { String::new() };
     NameInfo {
         ips,
         registry: registry.to_owned(),

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use envoy_types::pb::envoy::config::core::v3::TrafficDirection;
-use envoy_types::pb::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
+use envoy_types::pb::envoy::config::listener::v3::{
+    Filter, FilterChain, FilterChainMatch, Listener,
+};
 use ipnet::IpNet;
 use lateen_api::host::Host;
 use lateen_api::names::port as ports;
@@ -324,9 +326,7 @@ impl<'a> Build<'a> {
 
     /// Where TCP connections go: the first TCP route that fits, else the service.
     fn split(&self, service: &Service, port: &ServicePort) -> Vec<(String, u32)> {
-        let default = || {
-            vec![(self.rules.default_target(&service.host, port.number).cluster, 0)]
-        };
+        let default = || vec![(self.rules.default_target(&service.host, port.number).cluster, 0)];
         let Some(rule) = self.rules.for_host(&service.host) else { return default() };
         let caller = self.caller(port.number);
         let fits = |route: &&lateen_api::networking::TcpRoute| {

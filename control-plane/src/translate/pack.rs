@@ -148,9 +148,9 @@ pub(crate) fn from_ads() -> ConfigSource {
     ConfigSource {
         initial_fetch_timeout: Some(ProtoDuration::default()),
         resource_api_version: ApiVersion::V3 as i32,
-        config_source_specifier: Some(ConfigSourceSpecifier::Ads(
-            AggregatedConfigSource::default(),
-        )),
+        config_source_specifier: Some(
+            ConfigSourceSpecifier::Ads(AggregatedConfigSource::default()),
+        ),
         ..ConfigSource::default()
     }
 }

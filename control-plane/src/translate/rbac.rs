@@ -355,11 +355,8 @@ fn trust_domain(value: &str) -> Answer<Principal> {
 /// `name` or `namespace/name` in any trust domain.
 fn service_account(value: &str, namespace: &str) -> Principal {
     let (namespace, name) = value.split_once('/').unwrap_or((namespace, value));
-    let pattern = format!(
-        "spiffe://.+/ns/{}/(.+/|)sa/{}(/.+)?",
-        regex_quote(namespace),
-        regex_quote(name)
-    );
+    let pattern =
+        format!("spiffe://.+/ns/{}/(.+/|)sa/{}(/.+)?", regex_quote(namespace), regex_quote(name));
     authenticated(matcher(MatchPattern::SafeRegex(regex(pattern))))
 }
 

@@ -129,10 +129,7 @@ fn query(name: &str, wanted: &StringMatch) -> QueryParameterMatcher {
         Some(matcher) => QueryParameterMatchSpecifier::StringMatch(matcher),
         None => QueryParameterMatchSpecifier::PresentMatch(true),
     };
-    QueryParameterMatcher {
-        name: name.to_owned(),
-        query_parameter_match_specifier: Some(how),
-    }
+    QueryParameterMatcher { name: name.to_owned(), query_parameter_match_specifier: Some(how) }
 }
 
 /// A string match; `None` where presence is enough.
@@ -172,7 +169,9 @@ mod tests {
         assert_eq!(names, ["x-a", "x-b", "x-c", "x-d", ":method"]);
         let how = |index: usize| matched.headers[index].header_match_specifier.clone().unwrap();
         assert!(matches!(how(1), HeaderMatchSpecifier::PresentMatch(true)));
-        assert!(matched.headers[2].invert_match && matched.headers[2].treat_missing_header_as_empty);
+        assert!(
+            matched.headers[2].invert_match && matched.headers[2].treat_missing_header_as_empty
+        );
         assert!(matched.headers[3].invert_match);
         assert!(!matched.headers[3].treat_missing_header_as_empty);
         assert_eq!(matched.query_parameters[0].name, "q");

@@ -103,7 +103,8 @@ fn added(operations: &HeaderOperations, skip: fn(&str) -> bool) -> Vec<HeaderVal
         ..HeaderValueOption::default()
     };
     let set = operations.set.iter().filter(|(name, _)| !skip(name));
-    let set = set.map(|(name, value)| option(name, value, HeaderAppendAction::OverwriteIfExistsOrAdd));
+    let set =
+        set.map(|(name, value)| option(name, value, HeaderAppendAction::OverwriteIfExistsOrAdd));
     let add = operations.add.iter();
     let add = add.map(|(name, value)| option(name, value, HeaderAppendAction::AppendIfExistsOrAdd));
     set.chain(add).collect()

@@ -10,7 +10,8 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{
-    Decorator, DirectResponseAction, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
+    Decorator, DirectResponseAction, Route, RouteAction, RouteConfiguration, RouteMatch,
+    VirtualHost,
 };
 use lateen_api::networking::{HttpRoute, VirtualService};
 use lateen_api::object::Resource;
@@ -172,7 +173,8 @@ impl Build<'_> {
         number: u16,
     ) -> Option<Route> {
         let namespace = rule.namespace();
-        let action = action(http, &|destination| self.rules.target(destination, namespace, number))?;
+        let action =
+            action(http, &|destination| self.rules.target(destination, namespace, number))?;
         let mut destinations = live(&http.route);
         let only = destinations.next().filter(|_| destinations.next().is_none());
         let changes = http.headers.as_ref().map(header_changes).unwrap_or_default();
@@ -186,8 +188,7 @@ impl Build<'_> {
         Some(Route {
             name,
             r#match: Some(matched),
-            decorator: operation
-                .map(|operation| Decorator { operation, ..Decorator::default() }),
+            decorator: operation.map(|operation| Decorator { operation, ..Decorator::default() }),
             typed_per_filter_config: filter_configs(http.fault.as_ref(), http.cors_policy.as_ref()),
             request_headers_to_add: request_add,
             request_headers_to_remove: request_remove,

@@ -36,9 +36,8 @@ impl<'a> Rules<'a> {
     /// The rules of what a proxy sees, in a cluster of this DNS domain.
     pub(crate) fn new(outbound: &'a Outbound, domain: &'a str) -> Self {
         let rulings = outbound.virtual_services.iter().map(|rule| {
-            let full = |name: &String| {
-                Host::parse(&host::resolve(name, rule.namespace(), domain)).ok()
-            };
+            let full =
+                |name: &String| Host::parse(&host::resolve(name, rule.namespace(), domain)).ok();
             Ruling { rule, hosts: rule.spec.hosts.iter().filter_map(full).collect() }
         });
         let services = outbound.services.iter().map(|it| (it.host.as_str(), &**it));

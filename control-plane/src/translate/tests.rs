@@ -123,7 +123,9 @@ fn an_http_service_has_cluster_endpoints_listener_and_route() {
     let assigned: ClusterLoadAssignment = get(&made.endpoints, &name);
     let first = &assigned.endpoints[0].lb_endpoints[0];
     let metadata = &first.metadata.as_ref().unwrap().filter_metadata;
-    assert!(metadata.contains_key("envoy.transport_socket_match") && metadata.contains_key("istio"));
+    assert!(
+        metadata.contains_key("envoy.transport_socket_match") && metadata.contains_key("istio")
+    );
     let listener: Listener = get(&made.listeners, "0.0.0.0_80");
     assert!(!listener.bind_to_port.unwrap().value);
     assert_eq!(listener.additional_addresses.len(), 1, "IPv6 too");
@@ -157,7 +159,9 @@ fn a_rule_splits_between_subsets() {
     assert_eq!(routes.len(), 2, "nothing after a route that takes everything");
     assert_eq!(routes[0].r#match.as_ref().unwrap().headers.len(), 1);
     let Some(Action::Route(split)) = &routes[1].action else { panic!() };
-    let Some(ClusterSpecifier::WeightedClusters(split)) = &split.cluster_specifier else { panic!() };
+    let Some(ClusterSpecifier::WeightedClusters(split)) = &split.cluster_specifier else {
+        panic!()
+    };
     assert_eq!(split.clusters[0].name, format!("outbound|80|v1|{CART}"));
     assert_eq!(split.clusters[1].weight.unwrap().value, 20);
 }
@@ -284,7 +288,8 @@ fn strict_ports_have_no_plain_chain() {
 #[test]
 fn a_port_may_have_a_mode_of_its_own() {
     let mut workload = workload(MutualTlsMode::Strict, Protocol::Http);
-    workload.port_modes = BTreeMap::from([(8080, MutualTlsMode::Disable), (9, MutualTlsMode::Permissive)]);
+    workload.port_modes =
+        BTreeMap::from([(8080, MutualTlsMode::Disable), (9, MutualTlsMode::Permissive)]);
     let listener = into(&workload);
     assert!(at(&listener, 8080).iter().all(|chain| chain.transport_socket.is_none()));
     assert_eq!(at(&listener, 9).len(), 5, "a port without service has its mode too");
@@ -294,10 +299,18 @@ fn a_port_may_have_a_mode_of_its_own() {
 fn denials_come_before_permissions() {
     let mut workload = workload(MutualTlsMode::Strict, Protocol::Http);
     workload.policies = vec![
-        resource("allow", "shop", json!({"rules": [{"from": [{"source":
-            {"principals": ["cluster.local/ns/shop/sa/web"]}}]}]})),
-        resource("deny", "shop", json!({"action": "DENY", "rules": [{"to": [{"operation":
-            {"paths": ["/admin*"], "methods": ["GET"]}}]}]})),
+        resource(
+            "allow",
+            "shop",
+            json!({"rules": [{"from": [{"source":
+            {"principals": ["cluster.local/ns/shop/sa/web"]}}]}]}),
+        ),
+        resource(
+            "deny",
+            "shop",
+            json!({"action": "DENY", "rules": [{"to": [{"operation":
+            {"paths": ["/admin*"], "methods": ["GET"]}}]}]}),
+        ),
         resource("audit", "shop", json!({"action": "AUDIT", "rules": [{}]})),
     ];
     let listener = into(&workload);
@@ -314,11 +327,19 @@ fn denials_come_before_permissions() {
 fn rules_about_requests_never_widen_on_tcp() {
     let mut workload = workload(MutualTlsMode::Strict, Protocol::Tcp);
     workload.policies = vec![
-        resource("allow", "shop", json!({"rules": [
+        resource(
+            "allow",
+            "shop",
+            json!({"rules": [
             {"to": [{"operation": {"methods": ["GET"]}}]},
-            {"from": [{"source": {"namespaces": ["shop"]}}]}]})),
-        resource("deny", "shop", json!({"action": "DENY", "rules": [
-            {"to": [{"operation": {"methods": ["GET"], "ports": ["8080"]}}]}]})),
+            {"from": [{"source": {"namespaces": ["shop"]}}]}]}),
+        ),
+        resource(
+            "deny",
+            "shop",
+            json!({"action": "DENY", "rules": [
+            {"to": [{"operation": {"methods": ["GET"], "ports": ["8080"]}}]}]}),
+        ),
     ];
     let listener = into(&workload);
     let chain = at(&listener, 8080)[0].clone();
@@ -353,8 +374,12 @@ fn a_policy_on_trial_is_not_enforced() {
 
 #[test]
 fn what_cannot_be_asked_is_said() {
-    let policies = vec![resource("jwt", "shop", json!({"action": "DENY", "rules": [
-        {"from": [{"source": {"requestPrincipals": ["*"]}}]}]}))];
+    let policies = vec![resource(
+        "jwt",
+        "shop",
+        json!({"action": "DENY", "rules": [
+        {"from": [{"source": {"requestPrincipals": ["*"]}}]}]}),
+    )];
     let findings = super::authorization_findings(&policies, &[]);
     assert_eq!(findings[0].path, "spec.rules[0].from[0].source.requestPrincipals");
     assert!(findings[0].message.contains("denies"), "{}", findings[0]);
@@ -373,11 +398,8 @@ fn the_same_input_gives_the_same_versions() {
 fn stock_proxies_get_no_filters_of_istio() {
     let addresses = vec!["10.0.0.9".parse().unwrap()];
     let stock = Traits::of(&ProxyView { addresses, ..ProxyView::default() });
-    let made = outbound(
-        &seen(vec![service("cart", 80, Protocol::Http)]),
-        &MeshSettings::default(),
-        stock,
-    );
+    let made =
+        outbound(&seen(vec![service("cart", 80, Protocol::Http)]), &MeshSettings::default(), stock);
     for resource in made.listeners.values() {
         let text = String::from_utf8_lossy(&resource.body).into_owned();
         assert!(!text.contains("istio.stats") && !text.contains("istio.alpn"));

@@ -106,9 +106,8 @@ fn hash_key(hash: &ConsistentHash) -> Option<PolicySpecifier> {
         return Some(PolicySpecifier::QueryParameter(QueryParameter { name: name.clone() }));
     }
     let by_source = hash.use_source_ip == Some(true);
-    by_source.then_some(PolicySpecifier::ConnectionProperties(ConnectionProperties {
-        source_ip: true,
-    }))
+    by_source
+        .then_some(PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true }))
 }
 
 #[cfg(test)]

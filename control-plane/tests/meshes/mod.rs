@@ -1,222 +1,163 @@
-//! Meshes for tests that cross the wire: services made here, rules read from YAML.
+//! A bookshop in four variants, as objects that a user would write: every kind that is translated,
+//! every protocol, and hosts outside the mesh.
 //!
-//! Which variant is in force is read from a ConfigMap in the configuration directory, so that a
-//! change takes the same way as a user's.
+//! A variant is a Kubernetes list; writing it into the configuration directory puts it in force.
 
-use std::sync::Arc;
-
-use lateen_api::Finding;
-use lateen_api::mesh::MeshConfig;
-use lateen_api::meta::ObjectMeta;
-use lateen_api::object::{Origin, Resource};
-use lateen_api::port::Protocol;
-use lateen_api::security::MutualTlsMode;
-use lateen_control_plane::app::MeshBuilder;
-use lateen_control_plane::serve::generation::{Mesh, Scope};
-use lateen_control_plane::settings::Settings;
-use lateen_control_plane::source::Load;
-use lateen_control_plane::translate::AccessLogSettings;
-use lateen_control_plane::translate::input::{
-    Endpoint, Inbound, InboundPort, MeshSettings, Outbound, Resolution, Service, ServicePort,
-};
-use lateen_control_plane::translate::view::ProxyView;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// The variants, in the order in which a test goes through them.
 pub const VARIANTS: [&str; 4] = ["rules", "strict", "registry-only", "plain"];
 
-/// The ConfigMap that puts a variant in force.
-pub fn named(variant: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: variant, namespace: default}}\n\
-         data: {{name: {variant}}}\n"
+/// The objects of a variant.
+pub fn objects(variant: &str) -> Value {
+    let rules = variant == "rules" || variant == "registry-only";
+    let mut items = vec![mesh(variant), web_pod(), web_service(), mutual_tls(variant)];
+    items.extend(services(variant));
+    items.extend(outside());
+    if rules {
+        items.extend(virtual_services());
+        items.extend(destination_rules());
+        items.extend(policies());
+    }
+    json!({"apiVersion": "v1", "kind": "List", "items": items})
+}
+
+fn object(api_version: &str, kind: &str, name: &str, spec: Value) -> Value {
+    json!({"apiVersion": api_version, "kind": kind,
+        "metadata": {"name": name, "namespace": "default"}, "spec": spec})
+}
+
+fn networking(kind: &str, name: &str, spec: Value) -> Value {
+    object("networking.istio.io/v1", kind, name, spec)
+}
+
+/// Mesh configuration, where Istio's chart puts it.
+fn mesh(variant: &str) -> Value {
+    let mode = if variant == "registry-only" { "REGISTRY_ONLY" } else { "ALLOW_ANY" };
+    let encoding = if variant == "strict" { "JSON" } else { "TEXT" };
+    let mesh = json!({"outboundTrafficPolicy": {"mode": mode}, "accessLogFile": "/dev/null",
+        "accessLogEncoding": encoding});
+    json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "istio", "namespace": "istio-system"},
+        "data": {"mesh": mesh.to_string()}})
+}
+
+/// The workload whose proxy is configured.
+fn web_pod() -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "web-1", "namespace": "default", "labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "web",
+            "ports": [{"name": "bytes", "containerPort": 5000}]}]}})
+}
+
+fn web_service() -> Value {
+    let port = |name: &str, port: u16, target: Value| json!({"name": name, "port": port, "targetPort": target});
+    object(
+        "v1",
+        "Service",
+        "web",
+        json!({"clusterIP": "10.96.0.100", "selector": {"app": "web"},
+        "ports": [port("http", 9080, json!(9080)), port("grpc", 9090, json!(9090)),
+            port("tcp", 5001, json!("bytes")), port("any", 6000, json!(6000))]}),
     )
 }
 
-/// Makes the variant that the directory names; `plain` without one.
-pub fn builder() -> MeshBuilder {
-    MeshBuilder::new(|load: &Load, _: &MeshConfig, _: &Settings| {
-        let found = load.objects.config_text("default", "variant", "name");
-        Arc::new(Bookshop::new(found.map_or("plain", |(name, _)| name)))
-    })
+fn mutual_tls(variant: &str) -> Value {
+    let mode = if variant == "strict" { "STRICT" } else { "PERMISSIVE" };
+    object(
+        "security.istio.io/v1",
+        "PeerAuthentication",
+        "web",
+        json!({
+        "selector": {"matchLabels": {"app": "web"}}, "mtls": {"mode": mode},
+        "portLevelMtls": {"7000": {"mode": "DISABLE"}, "9080": {"mode": mode}}}),
+    )
 }
 
-#[derive(Debug)]
-struct Bookshop {
-    settings: MeshSettings,
-    outbound: Outbound,
-    inbound: Inbound,
+/// A service with three versions behind it, of which the third has no sidecar.
+fn service(name: &str, index: u8, port: &Value, addresses: &[&str]) -> Vec<Value> {
+    let endpoints = ["1", "2", "3"].map(|it| json!({"addresses": [format!("10.0.{index}.{it}")]}));
+    let mut made = vec![
+        object(
+            "v1",
+            "Service",
+            name,
+            json!({"clusterIP": addresses[0], "clusterIPs": addresses,
+            "selector": {"app": name}, "ports": [port]}),
+        ),
+        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": name, "namespace": "default",
+                "labels": {"kubernetes.io/service-name": name}},
+            "ports": [{"name": port["name"], "port": 9080}],
+            "endpoints": endpoints}),
+    ];
+    made.extend(["1", "2", "3"].map(|version| {
+        let mode = if version == "3" { "disabled" } else { "istio" };
+        json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": format!("{name}-{version}"), "namespace": "default",
+                "labels": {"app": name, "version": format!("v{version}"),
+                    "security.istio.io/tlsMode": mode}},
+            "spec": {"serviceAccountName": name, "containers": [{"name": name}]},
+            "status": {"podIP": format!("10.0.{index}.{version}")}})
+    }));
+    made
 }
 
-impl Mesh for Bookshop {
-    fn settings(&self) -> &MeshSettings {
-        &self.settings
-    }
-
-    fn scope(&self, view: &ProxyView) -> Scope {
-        Scope { namespace: view.namespace.clone(), ..Scope::default() }
-    }
-
-    fn outbound(&self, _: &Scope) -> Outbound {
-        self.outbound.clone()
-    }
-
-    fn inbound(&self, _: &ProxyView) -> Inbound {
-        self.inbound.clone()
-    }
-
-    fn registry(&self) -> Value {
-        json!([])
-    }
-
-    fn findings(&self) -> &[Finding] {
-        &[]
-    }
-}
-
-impl Bookshop {
-    fn new(variant: &str) -> Self {
-        let rules = variant == "rules" || variant == "registry-only";
-        let settings = MeshSettings {
-            allow_any_outbound: variant != "registry-only",
-            access_log: AccessLogSettings {
-                file: "/dev/null".to_owned(),
-                json: variant == "strict",
-                ..AccessLogSettings::default()
-            },
-            ..MeshSettings::default()
-        };
-        let mode =
-            if variant == "strict" { MutualTlsMode::Strict } else { MutualTlsMode::Permissive };
-        let mut outbound = Outbound { namespace: "default".to_owned(), ..Outbound::default() };
-        outbound.services = services(variant).into_iter().map(Arc::new).collect();
-        let mut inbound = Inbound { ports: ports(), mode, ..Inbound::default() };
-        inbound.port_modes = [(7000, MutualTlsMode::Disable), (9080, mode)].into();
-        if rules {
-            outbound.virtual_services = virtual_services();
-            let host = |name: &str| format!("{name}.default.svc.cluster.local");
-            outbound.destination_rules =
-                destination_rules().map(|(name, rule)| (host(name), rule)).into();
-            inbound.policies = policies();
-        }
-        Self { settings, outbound, inbound }
-    }
-}
-
-fn resource<S: DeserializeOwned>(name: &str, spec: Value) -> Arc<Resource<S>> {
-    Arc::new(Resource {
-        meta: ObjectMeta {
-            name: name.to_owned(),
-            namespace: Some("default".to_owned()),
-            ..ObjectMeta::default()
-        },
-        origin: Origin { file: "test.yaml".into(), document: 1, line: 1 },
-        spec: serde_json::from_value(spec).unwrap(),
-    })
-}
-
-fn endpoint(address: &str, version: &str) -> Endpoint {
-    Endpoint {
-        address: address.to_owned(),
-        port: 9080,
-        labels: [("version".to_owned(), version.to_owned())].into(),
-        identity: "spiffe://cluster.local/ns/default/sa/bookinfo".to_owned(),
-        mutual_tls: version != "v3",
-        healthy: true,
-        locality: "r/z".to_owned(),
-        weight: 1,
-        workload: format!("reviews;default;reviews;{version};Kubernetes"),
-    }
-}
-
-fn service(name: &str, index: u8, number: u16, protocol: Protocol) -> Service {
-    let endpoints = ["v1", "v2", "v3"]
-        .map(|version| endpoint(&format!("10.0.{index}.{}", &version[1..]), version));
-    Service {
-        host: format!("{name}.default.svc.cluster.local"),
-        name: name.to_owned(),
-        namespace: "default".to_owned(),
-        kubernetes: true,
-        external: false,
-        addresses: vec![format!("10.96.0.{index}/32").parse().unwrap()],
-        resolution: Resolution::Endpoints,
-        ports: vec![ServicePort {
-            number,
-            name: "p".to_owned(),
-            protocol,
-            endpoints: Arc::from(endpoints),
-        }],
-        subject_alt_names: Vec::new(),
-    }
-}
-
-fn outside(host: &str, number: u16, protocol: Protocol, resolution: Resolution) -> Service {
-    let mut service = service("x", 1, number, protocol);
-    service.host = host.to_owned();
-    service.kubernetes = false;
-    service.external = true;
-    service.addresses.clear();
-    service.resolution = resolution;
-    let endpoint = Endpoint {
-        address: host.to_owned(),
-        port: number,
-        mutual_tls: false,
-        identity: String::new(),
-        ..endpoint(host, "v1")
-    };
-    service.ports[0].endpoints = Arc::from([endpoint]);
-    service
-}
-
-fn services(variant: &str) -> Vec<Service> {
-    let mut headless = service("cassandra", 9, 9042, Protocol::Tcp);
-    headless.addresses.clear();
-    headless.resolution = Resolution::Passthrough;
-    let mut dual = service("dual", 10, 5432, Protocol::Tcp);
-    dual.addresses.push("fd00::10/128".parse().unwrap());
-    let mut range = outside("range.example.com", 6379, Protocol::Tcp, Resolution::Passthrough);
-    range.addresses = vec!["192.0.2.0/24".parse().unwrap()];
-    let mut all = vec![
-        service("productpage", 1, 9080, Protocol::Http),
-        service("reviews", 2, 9080, Protocol::Http),
-        service("ratings", 3, 9080, Protocol::Http2),
-        service("grpc", 5, 7070, Protocol::Grpc),
-        service("any", 6, 8000, Protocol::Auto),
-        service("mongo", 7, 27017, Protocol::Tcp),
-        headless,
-        dual,
-        range,
-        outside("api.example.com", 443, Protocol::Https, Resolution::Dns),
-        outside("www.example.com", 80, Protocol::Http, Resolution::DnsRoundRobin),
-        outside("*.wild.example.com", 443, Protocol::Tls, Resolution::Passthrough),
+fn services(variant: &str) -> Vec<Value> {
+    let mut ports = vec![
+        ("productpage", 1, "http", 9080),
+        ("reviews", 2, "http", 9080),
+        ("ratings", 3, "http2", 9080),
+        ("grpc", 5, "grpc", 7070),
+        ("any", 6, "p", 8000),
+        ("mongo", 7, "mongo", 27017),
     ];
     if variant != "strict" {
-        all.push(service("details", 4, 9080, Protocol::Http));
+        ports.push(("details", 4, "http", 9080));
     }
+    let mut all: Vec<Value> = ports
+        .into_iter()
+        .flat_map(|(name, index, prefix, number)| {
+            let port = json!({"name": prefix, "port": number});
+            service(name, index, &port, &[&format!("10.96.0.{index}")])
+        })
+        .collect();
+    all.extend(service(
+        "cassandra",
+        9,
+        &json!({"name": "tcp", "port": 9042, "targetPort": 9042}),
+        &["None"],
+    ));
+    let dual = ["10.96.0.10", "fd00::10"];
+    all.extend(service("dual", 10, &json!({"name": "tcp", "port": 5432}), &dual));
     all
 }
 
-fn ports() -> Vec<InboundPort> {
-    let port = |number: u16, protocol: Protocol| InboundPort {
-        port: number,
-        protocol,
-        host: "web.default.svc.cluster.local".to_owned(),
-        service_name: "web".to_owned(),
-        service_namespace: "default".to_owned(),
-        service_port: number,
+fn outside() -> Vec<Value> {
+    let entry = |name: &str, host: &str, port: Value, resolution: &str| {
+        networking(
+            "ServiceEntry",
+            name,
+            json!({"hosts": [host], "ports": [port],
+            "location": "MESH_EXTERNAL", "resolution": resolution}),
+        )
     };
+    let port =
+        |number: u16, protocol: &str| json!({"number": number, "name": "p", "protocol": protocol});
+    let mut range = entry("range", "range.example.com", port(6379, "TCP"), "NONE");
+    range["spec"]["addresses"] = json!(["192.0.2.0/24"]);
     vec![
-        port(9080, Protocol::Http),
-        port(9090, Protocol::Grpc),
-        port(5000, Protocol::Tcp),
-        port(6000, Protocol::Auto),
+        range,
+        entry("api", "api.example.com", port(443, "HTTPS"), "DNS"),
+        entry("www", "www.example.com", port(80, "HTTP"), "DNS_ROUND_ROBIN"),
+        entry("wild", "*.wild.example.com", port(443, "TLS"), "NONE"),
     ]
 }
 
-fn virtual_services() -> Vec<Arc<Resource<lateen_api::networking::VirtualService>>> {
+fn virtual_services() -> Vec<Value> {
     vec![
-        resource(
+        networking(
+            "VirtualService",
             "reviews",
             json!({"hosts": ["reviews"], "http": [
                 {"name": "jason", "match": [
@@ -242,19 +183,22 @@ fn virtual_services() -> Vec<Arc<Resource<lateen_api::networking::VirtualService
                     {"destination": {"host": "reviews", "subset": "v3"}, "weight": 20}]},
             ]}),
         ),
-        resource(
+        networking(
+            "VirtualService",
             "mongo",
             json!({"hosts": ["mongo"], "tcp": [{"route": [
             {"destination": {"host": "mongo", "subset": "v1"}, "weight": 1},
             {"destination": {"host": "mongo", "subset": "v2"}, "weight": 3}]}]}),
         ),
-        resource(
+        networking(
+            "VirtualService",
             "api",
             json!({"hosts": ["api.example.com"], "tls": [
             {"match": [{"sniHosts": ["api.example.com"], "port": 443}],
              "route": [{"destination": {"host": "api.example.com"}}]}]}),
         ),
-        resource(
+        networking(
+            "VirtualService",
             "nowhere",
             json!({"hosts": ["nowhere.example.com"], "http": [
             {"route": [{"destination": {"host": "missing"}}]}]}),
@@ -262,70 +206,50 @@ fn virtual_services() -> Vec<Arc<Resource<lateen_api::networking::VirtualService
     ]
 }
 
-fn destination_rules() -> [(&'static str, Arc<Resource<lateen_api::networking::DestinationRule>>); 5]
-{
+fn destination_rules() -> Vec<Value> {
     let subsets = json!([
         {"name": "v1", "labels": {"version": "v1"}},
         {"name": "v2", "labels": {"version": "v2"},
          "trafficPolicy": {"loadBalancer": {"consistentHash": {"httpHeaderName": "x-user"}}}},
         {"name": "v3", "labels": {"version": "v3"}, "trafficPolicy": {"tls": {"mode": "DISABLE"}}},
     ]);
-    [
-        (
-            "reviews",
-            resource(
-                "reviews",
-                json!({"host": "reviews", "subsets": subsets,
-            "trafficPolicy": {
-                "loadBalancer": {"consistentHash": {"httpCookie": {"name": "c", "ttl": "0s"}}},
-                "connectionPool": {"tcp": {"maxConnections": 10, "connectTimeout": "1s",
-                        "tcpKeepalive": {"time": "60s", "interval": "5s", "probes": 3}},
-                    "http": {"http1MaxPendingRequests": 5, "maxRequestsPerConnection": 10,
-                        "idleTimeout": "30s"}},
-                "outlierDetection": {"consecutive5xxErrors": 5, "interval": "10s",
-                    "baseEjectionTime": "30s", "maxEjectionPercent": 50}}}),
-            ),
-        ),
-        (
-            "mongo",
-            resource(
-                "mongo",
-                json!({"host": "mongo", "subsets": subsets,
-            "trafficPolicy": {"tls": {"mode": "ISTIO_MUTUAL"}}}),
-            ),
-        ),
-        (
-            "ratings",
-            resource(
-                "ratings",
-                json!({"host": "ratings",
-            "trafficPolicy": {"loadBalancer": {"consistentHash": {"maglev": {"tableSize": 65537},
-                "useSourceIp": true}}, "tls": {"mode": "SIMPLE"}}}),
-            ),
-        ),
-        (
-            "grpc",
-            resource(
-                "grpc",
-                json!({"host": "grpc",
-            "trafficPolicy": {"loadBalancer": {"simple": "PASSTHROUGH"}}}),
-            ),
-        ),
-        (
-            "productpage",
-            resource(
-                "productpage",
-                json!({"host": "productpage",
-            "trafficPolicy": {"loadBalancer": {"simple": "ROUND_ROBIN"},
-                "connectionPool": {"http": {"h2UpgradePolicy": "UPGRADE"}}}}),
-            ),
-        ),
-    ]
+    let reviews = json!({
+        "loadBalancer": {"consistentHash": {"httpCookie": {"name": "c", "ttl": "0s"}}},
+        "connectionPool": {
+            "tcp": {"maxConnections": 10, "connectTimeout": "1s",
+                "tcpKeepalive": {"time": "60s", "interval": "5s", "probes": 3}},
+            "http": {"http1MaxPendingRequests": 5, "maxRequestsPerConnection": 10,
+                "idleTimeout": "30s"}},
+        "outlierDetection": {"consecutive5xxErrors": 5, "interval": "10s",
+            "baseEjectionTime": "30s", "maxEjectionPercent": 50}});
+    let maglev = json!({
+        "loadBalancer": {
+            "consistentHash": {"maglev": {"tableSize": 65537}, "useSourceIp": true}},
+        "tls": {"mode": "SIMPLE"}});
+    let upgrade = json!({"loadBalancer": {"simple": "ROUND_ROBIN"},
+        "connectionPool": {"http": {"h2UpgradePolicy": "UPGRADE"}}});
+    let mutual = json!({"tls": {"mode": "ISTIO_MUTUAL"}});
+    let passthrough = json!({"loadBalancer": {"simple": "PASSTHROUGH"}});
+    let rules = [
+        ("reviews", reviews, Some(&subsets)),
+        ("mongo", mutual, Some(&subsets)),
+        ("ratings", maglev, None),
+        ("grpc", passthrough, None),
+        ("productpage", upgrade, None),
+    ];
+    let rules = rules.into_iter().map(|(name, policy, subsets)| {
+        let subsets = subsets.cloned().unwrap_or_else(|| json!([]));
+        let spec = json!({"host": name, "subsets": subsets, "trafficPolicy": policy});
+        networking("DestinationRule", name, spec)
+    });
+    rules.collect()
 }
 
-fn policies() -> Vec<Arc<Resource<lateen_api::security::AuthorizationPolicy>>> {
+fn policies() -> Vec<Value> {
     vec![
-        resource(
+        object(
+            "security.istio.io/v1",
+            "AuthorizationPolicy",
             "allow",
             json!({"rules": [
             {"from": [{"source": {"principals": ["cluster.local/ns/default/sa/*", "*/sa/x"],
@@ -337,8 +261,10 @@ fn policies() -> Vec<Arc<Resource<lateen_api::security::AuthorizationPolicy>>> {
                 {"key": "connection.sni", "values": ["a"]},
                 {"key": "source.namespace", "notValues": ["b"]}]}]}),
         ),
-        resource("nothing", json!({})),
-        resource(
+        object("security.istio.io/v1", "AuthorizationPolicy", "nothing", json!({})),
+        object(
+            "security.istio.io/v1",
+            "AuthorizationPolicy",
             "deny",
             json!({"action": "DENY", "rules": [
             {"from": [{"source": {"requestPrincipals": ["*"]}}],

@@ -1,0 +1,262 @@
+//! The model: one immutable state of the mesh, and what of it each proxy sees.
+//!
+//! Joins the registry with the rules: which service stands for a host, which virtual services and
+//! destination rules hold, which mode of mutual TLS and which policies a workload has. Pure; made
+//! anew from the objects in force. Knows nothing of Envoy: the translation takes it from here.
+
+mod destination_rules;
+mod peers;
+mod remarks;
+mod virtual_services;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use lateen_api::Finding;
+use lateen_api::core::TargetPort;
+use lateen_api::mesh::{LogEncoding, MeshConfig};
+use lateen_api::meta::{Labels, selects};
+use lateen_api::object::Resource;
+use lateen_api::port::Protocol;
+use lateen_api::security::AuthorizationPolicy;
+use serde_json::{Value, json};
+
+use crate::registry::{Context, Registered, Registry, Workloads, rows};
+use crate::serve::generation::{Mesh, Scope};
+use crate::settings::Settings;
+use crate::source::Objects;
+use crate::translate::AccessLogSettings;
+use crate::translate::input::{Inbound, InboundPort, MeshSettings, Outbound, Service};
+use crate::translate::view::ProxyView;
+
+use destination_rules::DestinationRules;
+pub use peers::{Effective, PeerPolicies};
+use virtual_services::VirtualServices;
+
+/// A workload that is known: what its inbound side depends on.
+#[derive(Debug, Clone, Default)]
+struct KnownPod {
+    labels: Labels,
+    /// Numbers of its named ports.
+    ports: BTreeMap<String, u16>,
+}
+
+/// One state of the mesh.
+#[derive(Debug)]
+pub struct Model {
+    settings: MeshSettings,
+    root_namespace: String,
+    registry: Registry,
+    pods: HashMap<(String, String), KnownPod>,
+    virtual_services: VirtualServices,
+    destination_rules: DestinationRules,
+    peers: PeerPolicies,
+    policies: Vec<Arc<Resource<AuthorizationPolicy>>>,
+    /// Whether some rule asks for labels of callers.
+    by_labels: bool,
+    findings: Vec<Finding>,
+}
+
+impl Model {
+    /// The state of the mesh that the objects in force describe.
+    #[must_use]
+    pub fn new(objects: &Objects, mesh: &MeshConfig, settings: &Settings) -> Self {
+        let domain = settings.cluster_domain.as_str();
+        let root = mesh.root_namespace();
+        let peers = PeerPolicies::new(&objects.peer_authentications, root);
+        let workloads = Workloads::new(objects);
+        let context = Context {
+            mesh,
+            cluster_domain: domain,
+            cluster_id: &settings.cluster_id,
+            peers: &peers,
+        };
+        let registry = Registry::new(objects, context, &workloads);
+        let pods = workloads.pods().map(|pod| {
+            let meta = &pod.metadata;
+            let ports = pod.spec.containers.iter().chain(&pod.spec.init_containers);
+            let ports = ports
+                .flat_map(|container| &container.ports)
+                .filter_map(|port| Some((port.name.clone()?, port.container_port)));
+            let known = KnownPod { labels: meta.labels.clone(), ports: ports.collect() };
+            ((meta.namespace_or_empty().to_owned(), meta.name.clone()), known)
+        });
+        let virtual_services = VirtualServices::new(
+            &objects.virtual_services,
+            &mesh.default_virtual_service_export_to,
+        );
+        let destination_rules = DestinationRules::new(
+            &objects.destination_rules,
+            &mesh.default_destination_rule_export_to,
+            (domain, root),
+        );
+        let mut model = Self {
+            settings: settings_of(mesh, domain),
+            root_namespace: root.to_owned(),
+            pods: pods.collect(),
+            by_labels: virtual_services.ask_for_labels() || destination_rules.ask_for_labels(),
+            virtual_services,
+            destination_rules,
+            policies: objects.authorization_policies.clone(),
+            findings: registry.findings().to_vec(),
+            registry,
+            peers,
+        };
+        model.findings.extend(remarks::remarks(objects, &model.registry, &model.settings));
+        model
+    }
+
+    /// Everything that is known of services.
+    #[must_use]
+    pub fn services(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The mutual TLS that a workload asks for.
+    #[must_use]
+    pub fn mutual_tls(&self, namespace: &str, labels: &Labels) -> Effective {
+        self.peers.effective(namespace, labels)
+    }
+
+    /// Of all services that a namespace sees, one for each host: its own, else a Kubernetes
+    /// Service, else the oldest.
+    fn visible(&self, namespace: &str) -> Vec<Arc<Service>> {
+        let mut chosen: HashMap<&str, usize> = HashMap::new();
+        let mut order: Vec<&Registered> = Vec::new();
+        let own = |one: &Registered| one.service.namespace == namespace;
+        for one in self.registry.services().iter().filter(|it| it.visibility.reaches(namespace)) {
+            match chosen.get(one.service.host.as_str()) {
+                None => {
+                    chosen.insert(&one.service.host, order.len());
+                    order.push(one);
+                }
+                Some(&place) if own(one) && !own(order[place]) => order[place] = one,
+                Some(_) => {}
+            }
+        }
+        order.into_iter().map(|one| Arc::clone(&one.service)).collect()
+    }
+
+    fn inbound_ports(&self, view: &ProxyView, labels: &Labels, pod: &KnownPod) -> Vec<InboundPort> {
+        let mut ports: BTreeMap<u16, InboundPort> = BTreeMap::new();
+        let leading = self
+            .registry
+            .services()
+            .iter()
+            .filter(|one| one.leads_to(&view.namespace, labels, &view.addresses));
+        for one in leading {
+            for (port, target) in one.service.ports.iter().zip(&one.targets) {
+                let number = match target {
+                    TargetPort::Number(number) => Some(*number),
+                    TargetPort::Name(name) => pod.ports.get(name).copied(),
+                };
+                let Some(number) = number.filter(|_| port.protocol != Protocol::Udp) else {
+                    continue;
+                };
+                // The first service names the port, as it is the oldest.
+                ports.entry(number).or_insert_with(|| InboundPort {
+                    port: number,
+                    protocol: port.protocol,
+                    host: one.service.host.clone(),
+                    service_name: if one.service.kubernetes {
+                        one.service.name.clone()
+                    } else {
+                        one.service.host.clone()
+                    },
+                    service_namespace: one.service.namespace.clone(),
+                    service_port: port.number,
+                });
+            }
+        }
+        ports.into_values().collect()
+    }
+
+    fn policies(
+        &self,
+        namespace: &str,
+        labels: &Labels,
+    ) -> Vec<Arc<Resource<AuthorizationPolicy>>> {
+        let here = [self.root_namespace.as_str(), namespace];
+        let selected = self.policies.iter().filter(|policy| {
+            let attached = policy.spec.target_ref.is_some() || !policy.spec.target_refs.is_empty();
+            let selector = policy.spec.selector.as_ref();
+            here.contains(&policy.namespace())
+                && !attached
+                && selector.is_none_or(|it| selects(&it.match_labels, labels))
+        });
+        let mut selected: Vec<_> = selected.cloned().collect();
+        selected.sort_by(|a, b| (a.namespace(), a.name()).cmp(&(b.namespace(), b.name())));
+        selected
+    }
+}
+
+impl Mesh for Model {
+    fn settings(&self) -> &MeshSettings {
+        &self.settings
+    }
+
+    fn scope(&self, view: &ProxyView) -> Scope {
+        let labels = if self.by_labels { view.labels.clone() } else { Labels::new() };
+        Scope { namespace: view.namespace.clone(), labels }
+    }
+
+    fn outbound(&self, scope: &Scope) -> Outbound {
+        let services = self.visible(&scope.namespace);
+        let destination_rules = services
+            .iter()
+            .filter_map(|service| {
+                Some((service.host.clone(), self.destination_rules.for_service(service, scope)?))
+            })
+            .collect();
+        Outbound {
+            namespace: scope.namespace.clone(),
+            labels: scope.labels.clone(),
+            virtual_services: self.virtual_services.for_namespace(&scope.namespace),
+            destination_rules,
+            services,
+        }
+    }
+
+    fn inbound(&self, view: &ProxyView) -> Inbound {
+        // What the API server says of a pod is believed before what the pod says of itself.
+        let pod = self.pods.get(&(view.namespace.clone(), view.name.clone()));
+        let labels = pod.map_or(&view.labels, |pod| &pod.labels);
+        let nothing = KnownPod::default();
+        let effective = self.peers.effective(&view.namespace, labels);
+        Inbound {
+            ports: self.inbound_ports(view, labels, pod.unwrap_or(&nothing)),
+            mode: effective.mode,
+            port_modes: effective.ports,
+            policies: self.policies(&view.namespace, labels),
+        }
+    }
+
+    fn registry(&self) -> Value {
+        json!(rows(&self.registry))
+    }
+
+    fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+}
+
+fn settings_of(mesh: &MeshConfig, cluster_domain: &str) -> MeshSettings {
+    let mut trust_domains = vec![mesh.trust_domain().to_owned()];
+    trust_domains.extend(mesh.trust_domain_aliases.iter().cloned());
+    MeshSettings {
+        cluster_domain: cluster_domain.to_owned(),
+        trust_domains,
+        allow_any_outbound: mesh.allows_any_outbound(),
+        auto_mtls: mesh.auto_mtls(),
+        connect_timeout: mesh.connect_timeout(),
+        protocol_detection_timeout: mesh.protocol_detection_timeout.unwrap_or_default(),
+        access_log: AccessLogSettings {
+            file: mesh.access_log_file.clone(),
+            format: mesh.access_log_format.clone(),
+            json: mesh.access_log_encoding == LogEncoding::Json,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! What there is to say about rules that are well-formed but do not fit the mesh: destinations that
+//! nobody is, subsets that no rule defines, hosts that are ruled already, policies that cannot be
+//! honoured. Remarks change nothing of what is in force.
+
+use std::collections::{HashMap, HashSet};
+
+use lateen_api::Finding;
+use lateen_api::host;
+use lateen_api::meta::ObjectRef;
+use lateen_api::networking::{Destination, VirtualService};
+use lateen_api::object::Resource;
+
+use super::virtual_services::is_for_sidecars;
+use crate::registry::Registry;
+use crate::source::Objects;
+use crate::translate::authorization_findings;
+use crate::translate::input::MeshSettings;
+
+/// All remarks, in order of objects.
+pub(super) fn remarks(objects: &Objects, registry: &Registry, mesh: &MeshSettings) -> Vec<Finding> {
+    let mut findings = authorization_findings(&objects.authorization_policies, &mesh.trust_domains);
+    let known = Known::new(objects, registry, &mesh.cluster_domain);
+    let mut ruled: HashMap<(String, String), ObjectRef> = HashMap::new();
+    for rule in objects.virtual_services.iter().filter(|rule| is_for_sidecars(&rule.spec)) {
+        let object = ObjectRef::new("VirtualService", rule.namespace(), rule.name());
+        let mut say = |path: String, message: String| {
+            findings.push(Finding::warning(path, message).on(&object, &rule.origin));
+        };
+        for (path, destination) in destinations(&rule.spec) {
+            if let Some(message) = known.objection(destination, rule) {
+                say(path, message);
+            }
+        }
+        for (index, host) in rule.spec.hosts.iter().enumerate() {
+            let full = host::resolve(host, rule.namespace(), &mesh.cluster_domain);
+            let key = (rule.namespace().to_owned(), full);
+            match ruled.get(&key) {
+                Some(first) => say(
+                    format!("spec.hosts[{index}]"),
+                    format!("`{host}` is ruled by the {first} already, which wins: merge the two"),
+                ),
+                None => drop(ruled.insert(key, object.clone())),
+            }
+        }
+    }
+    findings
+}
+
+/// The destinations of a rule with the paths of their fields.
+fn destinations(rule: &VirtualService) -> Vec<(String, &Destination)> {
+    let mut found = Vec::new();
+    for (index, route) in rule.http.iter().enumerate() {
+        let path = format!("spec.http[{index}]");
+        for (place, to) in route.route.iter().enumerate() {
+            found.push((format!("{path}.route[{place}].destination"), &to.destination));
+        }
+        let mirrors =
+            route.mirrors.iter().enumerate().map(|(place, it)| {
+                (format!("{path}.mirrors[{place}].destination"), &it.destination)
+            });
+        found.extend(mirrors);
+        found.extend(route.mirror.iter().map(|it| (format!("{path}.mirror"), it)));
+    }
+    let tcp = rule.tcp.iter().map(|it| &it.route).enumerate().map(|it| ("tcp", it));
+    let tls = rule.tls.iter().map(|it| &it.route).enumerate().map(|it| ("tls", it));
+    for (kind, (index, routes)) in tcp.chain(tls) {
+        for (place, to) in routes.iter().enumerate() {
+            let path = format!("spec.{kind}[{index}].route[{place}].destination");
+            found.push((path, &to.destination));
+        }
+    }
+    found
+}
+
+/// Hosts and subsets that exist.
+struct Known<'a> {
+    domain: &'a str,
+    hosts: HashSet<&'a str>,
+    subsets: HashSet<(String, &'a str)>,
+}
+
+impl<'a> Known<'a> {
+    fn new(objects: &'a Objects, registry: &'a Registry, domain: &'a str) -> Self {
+        let hosts = registry.services().iter().map(|one| one.service.host.as_str()).collect();
+        let subsets = objects.destination_rules.iter().flat_map(|rule| {
+            let host = host::resolve(&rule.spec.host, rule.namespace(), domain);
+            rule.spec.subsets.iter().map(move |subset| (host.clone(), subset.name.as_str()))
+        });
+        Self { domain, hosts, subsets: subsets.collect() }
+    }
+
+    fn objection(
+        &self,
+        destination: &Destination,
+        rule: &Resource<VirtualService>,
+    ) -> Option<String> {
+        let host = host::resolve(&destination.host, rule.namespace(), self.domain);
+        if host.contains('*') {
+            return None;
+        }
+        if !self.hosts.contains(host.as_str()) {
+            return Some(format!("no service `{host}` is known: requests that match get 503"));
+        }
+        let subset = destination.subset.as_str();
+        let covers = |(of, name): &(String, &str)| {
+            let wildcard = of.strip_prefix('*').is_some_and(|suffix| host.ends_with(suffix));
+            *name == subset && (*of == host || wildcard)
+        };
+        if subset.is_empty() || self.subsets.iter().any(covers) {
+            return None;
+        }
+        Some(format!(
+            "no DestinationRule of `{host}` has a subset `{subset}`: requests that match get 503"
+        ))
+    }
+}

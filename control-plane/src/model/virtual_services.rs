@@ -1,0 +1,60 @@
+//! Which virtual services hold for sidecars of a namespace, in the order in which they win.
+//!
+//! Those meant for fewer namespaces come first, of equals the oldest. Rules for gateways alone are
+//! none of a sidecar's business. Source: Istio's `initVirtualServices`.
+
+use std::sync::Arc;
+
+use lateen_api::networking::VirtualService;
+use lateen_api::object::Resource;
+
+use crate::registry::Visibility;
+
+/// Stands for all sidecars in `gateways`.
+const MESH: &str = "mesh";
+
+type Rule = Arc<Resource<VirtualService>>;
+
+/// The rules for sidecars, those that win first.
+#[derive(Debug, Default)]
+pub(super) struct VirtualServices(Vec<(Rule, Visibility)>);
+
+impl VirtualServices {
+    pub(super) fn new(rules: &[Rule], default_export_to: &[String]) -> Self {
+        let for_mesh = rules.iter().filter(|rule| is_for_sidecars(&rule.spec));
+        let mut all: Vec<_> = for_mesh
+            .map(|rule| {
+                let namespace = rule.namespace();
+                let seen = Visibility::of(&rule.spec.export_to, default_export_to, namespace);
+                (Arc::clone(rule), seen)
+            })
+            .collect();
+        all.sort_by(|(a, seen_a), (b, seen_b)| {
+            let width = |rule: &Rule, seen: &Visibility| seen.width(rule.namespace());
+            width(a, seen_a).cmp(&width(b, seen_b)).then_with(|| a.age().cmp(&b.age()))
+        });
+        Self(all)
+    }
+
+    /// Those that a namespace sees.
+    pub(super) fn for_namespace(&self, namespace: &str) -> Vec<Rule> {
+        let seen = self.0.iter().filter(|(_, visibility)| visibility.reaches(namespace));
+        seen.map(|(rule, _)| Arc::clone(rule)).collect()
+    }
+
+    /// Whether some rule asks for labels of callers.
+    pub(super) fn ask_for_labels(&self) -> bool {
+        self.0.iter().any(|(rule, _)| {
+            let spec = &rule.spec;
+            let http = spec.http.iter().flat_map(|it| &it.matches).map(|it| &it.source_labels);
+            let tls = spec.tls.iter().flat_map(|it| &it.matches).map(|it| &it.source_labels);
+            let tcp = spec.tcp.iter().flat_map(|it| &it.matches).map(|it| &it.source_labels);
+            http.chain(tls).chain(tcp).any(|labels| !labels.is_empty())
+        })
+    }
+}
+
+/// Whether a rule is for sidecars (too).
+pub(super) fn is_for_sidecars(rule: &VirtualService) -> bool {
+    rule.gateways.is_empty() || rule.gateways.iter().any(|gateway| gateway == MESH)
+}
