@@ -4,4 +4,6 @@
 
 pub mod echo;
 pub mod kubelet;
+pub mod launch;
 pub mod node;
+pub mod runtime;

@@ -2,12 +2,27 @@
 //!
 //! Must not know pods, nor who wants them.
 
+mod capture;
+mod enter;
+pub(crate) mod network;
+mod reap;
+mod subordinate;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The bridge of the node.
+pub const BRIDGE: &str = "lab0";
+/// Program that enters namespaces and starts containers.
+pub const LAUNCHER: &str = "lateen-lab-launch";
 
 /// Commands that stand in for images, by image name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,6 +47,21 @@ pub struct NodeContext {
     pub node_name: String,
 }
 
+impl NodeContext {
+    /// Folder of everything that lives and dies with the node: a memory file system that only
+    /// the node's processes see.
+    #[must_use]
+    pub fn inner(&self) -> PathBuf {
+        self.state.join("node")
+    }
+
+    /// File of the network configuration list that pods are connected by.
+    #[must_use]
+    pub fn network_file(&self) -> PathBuf {
+        self.state.join("run/lateen-lab.conflist")
+    }
+}
+
 /// The daemon that is to be started.
 #[derive(Debug, Clone)]
 pub struct Launch {
@@ -43,6 +73,8 @@ pub struct Launch {
     pub log: PathBuf,
     /// State folder of the lab.
     pub state: PathBuf,
+    /// Folder of our programs.
+    pub binaries: PathBuf,
 }
 
 /// With which rights a lab runs.
@@ -85,15 +117,16 @@ pub struct Entered {
 #[error("{0}")]
 pub struct NodeError(pub String);
 
-/// Starts the daemon as first process of new namespaces.
+/// Starts the daemon as first process of new namespaces. Blocks until it runs.
 ///
 /// # Errors
 /// What the machine does not allow, and what to do.
 pub fn enter(launch: &Launch) -> Result<Entered, NodeError> {
-    Err(NodeError(format!("{}: namespaces are not made yet", launch.program.display())))
+    enter::enter(launch)
 }
 
-/// Removes a state folder, also what belongs to subordinate ids.
+/// Removes a state folder. What subordinate ids own in it are files in folders of the caller; all
+/// else was on file systems that ended with the node.
 ///
 /// # Errors
 /// What could not be removed.
@@ -108,25 +141,77 @@ pub fn remove_state(state: &Path) -> Result<(), NodeError> {
 
 /// The node, from inside.
 #[derive(Debug)]
-pub struct Node {}
+pub struct Node {
+    inner: PathBuf,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
 
 impl Node {
-    /// Makes bridge and mounts.
+    /// Makes mounts, network and the reaper of orphans. Called once, by the first process of the
+    /// namespaces.
     ///
     /// # Errors
     /// What could not be made.
     pub async fn start(context: &NodeContext) -> Result<Self, NodeError> {
-        Err(NodeError(format!("{}: the node is not made yet", context.node_name)))
+        if std::process::id() != 1 {
+            let text = "the node runs in namespaces of its own: start it with node::enter";
+            return Err(NodeError(text.to_owned()));
+        }
+        let inner = context.inner();
+        mounts(&inner)?;
+        let ipv6 = network::make(context.gateway).await?;
+        let file = context.network_file();
+        let conflist = crate::runtime::conflist(context, ipv6);
+        write(&file, conflist.to_string().as_bytes())?;
+        let node = Self { inner, stop: CancellationToken::new(), tasks: TaskTracker::new() };
+        node.tasks.spawn(reap::orphans(node.stop.clone()));
+        node.tasks.close();
+        Ok(node)
     }
 
     /// Writes what goes over the bridge for some time into a pcap file; gives the packets.
     ///
     /// # Errors
     /// When packets cannot be seen or the file not be written.
-    pub async fn capture(&self, _time: Duration, _file: OwnedFd) -> Result<u64, NodeError> {
-        Err(NodeError("capture is not made yet".to_owned()))
+    pub async fn capture(&self, time: Duration, file: OwnedFd) -> Result<u64, NodeError> {
+        let stop = self.stop.clone();
+        let work = tokio::task::spawn_blocking(move || capture::record(time, file, &stop));
+        work.await.map_err(|e| NodeError(format!("capture: {e}")))?
     }
 
-    /// Takes everything down.
-    pub async fn stop(self) {}
+    /// Takes everything down. Pods must have ended.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+        if let Err(e) = umount2(&self.inner, MntFlags::MNT_DETACH) {
+            tracing::warn!("{}: unmount: {e}", self.inner.display());
+        }
+    }
+}
+
+/// Private mounts, the processes of our own pid namespace, and the node's own file system.
+fn mounts(inner: &Path) -> Result<(), NodeError> {
+    const NONE: Option<&str> = None;
+    let failed = |what: &str, e: nix::Error| NodeError(format!("mounting {what}: {e}"));
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
+        .map_err(|e| failed("/ private", e))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), flags, NONE).map_err(|e| {
+        NodeError(format!(
+            "mounting /proc: {e}; where parts of /proc are hidden (in most containers) only root \
+             can run a lab"
+        ))
+    })?;
+    let folder = inner.display().to_string();
+    std::fs::create_dir_all(inner).map_err(|e| NodeError(format!("{folder}: {e}")))?;
+    mount(Some("lateen-lab"), inner, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755"))
+        .map_err(|e| failed(&folder, e))
+}
+
+fn write(file: &Path, bytes: &[u8]) -> Result<(), NodeError> {
+    let folder = file.parent().unwrap_or(file);
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(file, bytes))
+        .map_err(|e| NodeError(format!("{}: {e}", file.display())))
 }
