@@ -22,7 +22,6 @@ use lateen_xds::discovery::aggregated_discovery_service_server::AggregatedDiscov
 use lateen_xds::istio::ca_server::CertificateServer;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::InterceptorLayer;
@@ -153,13 +152,11 @@ impl App {
     pub async fn start(settings: &Settings) -> Result<Self, AppError> {
         let configuration = Stage::default();
         let source = Source::follow(&settings.config_dir, configuration.stop.clone()).await?;
-        let metrics = Arc::new(Metrics::default());
-        let injections = Arc::new(Counters::default());
+        let (metrics, injections) = (Arc::new(Metrics::default()), Arc::new(Counters::default()));
         let first = Configuration::read(settings, &source.loads().borrow())?;
         let trust_domain = TrustDomain::parse(first.trust_domain())
             .map_err(|error| AppError::Setting(error.to_string()))?;
         let listeners = Listeners::bind(settings).await?;
-        let addresses = addresses(&listeners);
         let authority = Authority::open(settings, &trust_domain, &metrics).await?;
         let callers = Arc::new(Callers::new(trust_domain.clone()));
         let injector = Arc::new(ArcSwap::from_pointee(first.injector(&source.loads().borrow())));
@@ -173,14 +170,8 @@ impl App {
         let (follower, generations) = follow.begin(first).await;
         configuration.tasks.spawn(follower.run(configuration.stop.clone()));
         configuration.tasks.spawn(authority.rotation(configuration.stop.clone()));
-        if let Some(file) = &settings.token_jwks {
-            let keys = keys::Keys::new(file.clone(), settings.token_issuer.clone());
-            let keys = keys.load(&callers)?;
-            configuration
-                .tasks
-                .spawn(keys.follow(Arc::clone(&callers), configuration.stop.clone()));
-        }
-        let proxies = Arc::new(Proxies::default());
+        follow_keys(settings, &callers, &configuration)?;
+        let proxies: Arc<Proxies> = Arc::default();
         let monitor = Arc::new(Monitor {
             ready: false.into(),
             metrics: Arc::clone(&metrics),
@@ -196,7 +187,7 @@ impl App {
             discovery: Stage::default(),
             servers: Stage::default(),
             monitoring: Stage::default(),
-            addresses,
+            addresses: addresses(&listeners),
         };
         let discovery = Arc::new(Discovery::new(
             generations,
@@ -280,23 +271,23 @@ impl App {
                 .add_service(CertificateServer::new(certificates));
             report("gRPC", server.serve_with_incoming_shutdown(tls, stop.cancelled_owned()).await);
         });
+        self.serve_webhook(listeners.webhook, injection, webhook);
+        self.serve_pages(listeners.monitoring);
+        Ok(())
+    }
+
+    fn serve_webhook(&self, listener: TcpListener, webhook: Webhook, tls: rustls::ServerConfig) {
         let stop = self.webhook.stop.clone();
         self.webhook.tasks.spawn(async move {
-            let served = lateen_webhook::server::serve(
-                injection,
-                listeners.webhook,
-                Arc::new(webhook),
-                stop,
-            );
-            report("webhook", served.await);
+            let tls = Arc::new(tls);
+            report("webhook", lateen_webhook::server::serve(webhook, listener, tls, stop).await);
         });
+    }
+
+    fn serve_pages(&self, listener: TcpListener) {
         let (tasks, stop) = (self.monitoring.tasks.clone(), self.monitoring.stop.clone());
         let monitor = Arc::clone(&self.monitor);
-        let pages: JoinHandle<()> = self.monitoring.tasks.spawn(async move {
-            monitor::serve(monitor, listeners.monitoring, tasks, stop).await;
-        });
-        drop(pages);
-        Ok(())
+        self.monitoring.tasks.spawn(monitor::serve(monitor, listener, tasks, stop));
     }
 }
 
@@ -306,6 +297,14 @@ struct Services {
     certificates: Arc<CertificateService>,
     callers: Arc<Callers>,
     webhook: Webhook,
+}
+
+/// Believes tokens that are signed with the keys of a file, and follows it.
+fn follow_keys(settings: &Settings, callers: &Arc<Callers>, stage: &Stage) -> Result<(), AppError> {
+    let Some(file) = &settings.token_jwks else { return Ok(()) };
+    let keys = keys::Keys::new(file.clone(), settings.token_issuer.clone()).load(callers)?;
+    stage.tasks.spawn(keys.follow(Arc::clone(callers), stage.stop.clone()));
+    Ok(())
 }
 
 fn addresses(listeners: &Listeners) -> Addresses {

@@ -187,10 +187,10 @@ pub(crate) mod tests {
         };
         assert!(generation.ready(&view("a", "shop")).is_none());
         for _ in 0..3 {
-            let _ = generation.resources(&view("a", "shop"));
-            let _ = generation.resources(&view("b", "shop"));
+            let _made = generation.resources(&view("a", "shop"));
+            let _made = generation.resources(&view("b", "shop"));
         }
-        let _ = generation.resources(&view("c", "bank"));
+        let _made = generation.resources(&view("c", "bank"));
         assert!(generation.ready(&view("a", "shop")).is_some());
         assert_eq!(mesh.outbound.load(Ordering::Relaxed), 2);
         assert_eq!(mesh.inbound.load(Ordering::Relaxed), 3);

@@ -155,7 +155,7 @@ impl Build<'_> {
             };
             for (name, matched) in matches {
                 let last = takes_everything(&matched);
-                routes.extend(self.route(rule, http, name, matched, number));
+                routes.extend(self.route(rule, http, (name, matched), number));
                 if last {
                     return routes;
                 }
@@ -168,8 +168,7 @@ impl Build<'_> {
         &self,
         rule: &Resource<VirtualService>,
         http: &HttpRoute,
-        name: String,
-        matched: RouteMatch,
+        (name, matched): (String, RouteMatch),
         number: u16,
     ) -> Option<Route> {
         let namespace = rule.namespace();

@@ -6,10 +6,10 @@
 use serde_json::{Value, json};
 
 /// The variants, in the order in which a test goes through them.
-pub const VARIANTS: [&str; 4] = ["rules", "strict", "registry-only", "plain"];
+pub(crate) const VARIANTS: [&str; 4] = ["rules", "strict", "registry-only", "plain"];
 
 /// The objects of a variant.
-pub fn objects(variant: &str) -> Value {
+pub(crate) fn objects(variant: &str) -> Value {
     let rules = variant == "rules" || variant == "registry-only";
     let mut items = vec![mesh(variant), web_pod(), web_service(), mutual_tls(variant)];
     items.extend(services(variant));
