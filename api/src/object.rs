@@ -3,10 +3,6 @@
 //!
 //! Strict decoding gives errors that name the field and what is allowed there. `null` means unset,
 //! as in protobuf JSON. Nothing here knows particular kinds.
-#![expect(
-    clippy::result_large_err,
-    reason = "a finding is made once for a refused object, never on a hot path"
-)]
 
 use std::sync::Arc;
 
