@@ -132,7 +132,11 @@ pub fn outbound(outbound: &Outbound, mesh: &MeshSettings, traits: Traits) -> Res
     let made = clusters::origins(outbound).map(|it| clusters::outbound(it, mesh, families));
     let known = clusters::origins(outbound)
         .filter(|it| it.resolution() == input::Resolution::Endpoints)
-        .map(|it| endpoints::assignment(&it.cluster_name(), it.endpoints()));
+        .map(|it| {
+            let reachable =
+                endpoints::reachable(it.service, &it.endpoints().collect::<Vec<_>>(), families);
+            endpoints::assignment(&it.cluster_name(), reachable)
+        });
     let listeners = outbound::listeners(outbound, mesh, istio_filters, families);
     let table = [(NAME_TABLE_RESOURCE.to_owned(), names::name_table(outbound))];
     Resources {

@@ -2,6 +2,11 @@
 //!
 //! Envoy is the judge of the form of resources; what they mean is tested elsewhere. The path of
 //! the program comes from `LATEEN_ENVOY` (`make test` gets one and runs this).
+#![expect(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "a test that panics has failed, and its literals are passed as they stand"
+)]
 
 mod meshes;
 

@@ -143,7 +143,7 @@ impl Read<'_> {
         let wanted = port.name.as_deref().unwrap_or_default();
         let named = |it: &&core::EndpointPort| it.name.as_deref().unwrap_or_default() == wanted;
         let Some(found) = slice.ports.iter().find(named) else { return Vec::new() };
-        let number = found.port.unwrap_or(match target(port) {
+        let number = found.port.unwrap_or_else(|| match target(port) {
             TargetPort::Number(number) => number,
             TargetPort::Name(_) => port.port,
         });

@@ -94,7 +94,6 @@ impl Connected for Connection {
 ///
 /// # Errors
 /// Never; the signature is that of an interceptor.
-#[expect(clippy::result_large_err, reason = "the signature of an interceptor")]
 pub fn with_peer(mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
     let info = request.extensions().get::<ConnectionInfo>().cloned().unwrap_or_default();
     if let Some(peer) = info.peer() {

@@ -101,7 +101,7 @@ fn forward(route: &HttpRoute, resolve: Resolve<'_>) -> RouteAction {
     };
     // Header values of the only destination are put at the route by the caller.
     let operations = route.headers.iter().chain(only(&targets).and_then(|it| it.headers.as_ref()));
-    let host = operations.filter_map(|headers| header_changes(headers).host).last();
+    let host = operations.filter_map(|headers| header_changes(headers).host).next_back();
     if let Some(host) = host {
         action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(host));
     }

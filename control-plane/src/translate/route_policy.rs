@@ -134,7 +134,6 @@ fn delay(delay: &FaultDelay) -> Option<EnvoyDelay> {
     Some(EnvoyDelay {
         percentage: Some(fraction(percent)),
         fault_delay_secifier: Some(FaultDelaySecifier::FixedDelay(duration(delay.fixed_delay?))),
-        ..EnvoyDelay::default()
     })
 }
 
