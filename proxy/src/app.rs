@@ -14,7 +14,9 @@ use crate::agent::materials::Materials;
 use crate::agent::node::{Identity, own_addresses, read_labels};
 use crate::agent::state::AgentState;
 use crate::agent::status::{Pages, PagesParts, ProberError, Probers, Site, Targets, bind, serve};
-use crate::config::Snapshot;
+use crate::bootstrap::Bootstrap;
+use crate::config::{Snapshot, WorkloadLabels};
+use crate::http::LocalPeer;
 use crate::listen::ListenShared;
 use crate::settings::{Settings, VERSION};
 use crate::telemetry::{Build, Hub, Local};
@@ -22,11 +24,12 @@ use crate::upstream::SharedUpstreams;
 use arc_swap::ArcSwap;
 use lateen_identity::SpiffeError;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
+use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -63,6 +66,14 @@ pub enum AppError {
     /// The control plane can never be connected to.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The address of the bootstrap's admin interface is taken.
+    #[error("admin interface: cannot listen on {address}: {source}")]
+    Admin {
+        /// Address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 /// Runs the proxy until it is told to end.
@@ -72,6 +83,15 @@ pub enum AppError {
 pub fn run(settings: Settings) -> Result<(), AppError> {
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(Box::pin(main(Arc::new(settings))))
+}
+
+/// Runs the proxy on a configuration that stays, without control plane, until it is told to end.
+///
+/// # Errors
+/// When it cannot start.
+pub fn run_fixed(settings: Settings, bootstrap: Bootstrap) -> Result<(), AppError> {
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+    runtime.block_on(Box::pin(fixed(Arc::new(settings), bootstrap)))
 }
 
 /// What all parts of the process share.
@@ -88,6 +108,45 @@ struct Shared {
     end: CancellationToken,
 }
 
+impl Shared {
+    fn new(settings: Arc<Settings>, local: Local, first: Snapshot, needs_identity: bool) -> Self {
+        let materials = Arc::<Materials>::default();
+        Self {
+            config: Arc::new(ArcSwap::from_pointee(first)),
+            summary: Arc::new(ArcSwap::from_pointee(Summary::default())),
+            listen: ListenShared::new(Arc::clone(&materials) as Arc<_>),
+            hub: Hub::new(local, Build { version: VERSION.to_owned() }),
+            state: AgentState::new(needs_identity),
+            tasks: TaskTracker::new(),
+            end: CancellationToken::new(),
+            materials,
+            settings,
+        }
+    }
+}
+
+async fn fixed(settings: Arc<Settings>, bootstrap: Bootstrap) -> Result<(), AppError> {
+    let Bootstrap { snapshot, admin, node } = bootstrap;
+    let local = Local { workload: WorkloadLabels::default(), principal: Arc::from("") };
+    let shared = Shared::new(settings, local, snapshot, false);
+    shared.state.set_configured();
+    if let Some(address) = admin {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| AppError::Admin { address, source })?;
+        let pages = make_pages(&shared, &node)?;
+        let (tasks, end) = (shared.tasks.clone(), shared.end.clone());
+        shared.tasks.spawn(serve(listener, Site::Admin, pages, tasks, end));
+    }
+    // Nothing changes, but workers end when nobody could tell them of a change.
+    let (_changes, watching) = watch::channel(1);
+    let workers = start_workers(&shared, None, &watching)?;
+    tracing::info!(version = VERSION, workers = shared.settings.workers, "running");
+    until_told(&shared.state).await?;
+    finish(&shared, workers).await;
+    Ok(())
+}
+
 async fn main(settings: Arc<Settings>) -> Result<(), AppError> {
     for remark in &settings.remarks {
         tracing::warn!("{remark}");
@@ -97,25 +156,12 @@ async fn main(settings: Arc<Settings>) -> Result<(), AppError> {
     let id = own_id(&settings)?;
     let plaintext = settings.control_plane.plaintext;
     let principal = if plaintext { Arc::from("") } else { Arc::from(id.to_string()) };
-    let materials = Arc::<Materials>::default();
-    let shared = Shared {
-        config: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
-        summary: Arc::new(ArcSwap::from_pointee(Summary::default())),
-        listen: ListenShared::new(Arc::clone(&materials) as Arc<_>),
-        hub: Hub::new(
-            Local { workload: identity.labels.clone(), principal },
-            Build { version: VERSION.to_owned() },
-        ),
-        state: AgentState::new(!plaintext),
-        tasks: TaskTracker::new(),
-        end: CancellationToken::new(),
-        materials,
-        settings,
-    };
+    let local = Local { workload: identity.labels.clone(), principal };
+    let shared = Shared::new(settings, local, Snapshot::default(), !plaintext);
     start_pages(&shared, &identity.node.id).await?;
     start_dns(&shared);
     let (changes, watching) = watch::channel(0);
-    let workers = start_workers(&shared, &identity, &watching)?;
+    let workers = start_workers(&shared, identity.peer.clone(), &watching)?;
     if !plaintext {
         let (settings, materials) = (Arc::clone(&shared.settings), Arc::clone(&shared.materials));
         let (state, end) = (Arc::clone(&shared.state), shared.end.clone());
@@ -136,7 +182,8 @@ async fn main(settings: Arc<Settings>) -> Result<(), AppError> {
     Ok(())
 }
 
-async fn start_pages(shared: &Shared, node: &str) -> Result<(), AppError> {
+/// What the agent's ports answer.
+fn make_pages(shared: &Shared, node: &str) -> Result<Arc<Pages>, AppError> {
     let settings = &shared.settings;
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let pod = settings.workload.addresses.first().copied().unwrap_or(loopback);
@@ -145,7 +192,7 @@ async fn start_pages(shared: &Shared, node: &str) -> Result<(), AppError> {
     if let Some(remark) = remark {
         tracing::warn!("{remark}");
     }
-    let pages = Pages::new(PagesParts {
+    Ok(Pages::new(PagesParts {
         state: Arc::clone(&shared.state),
         config: Arc::clone(&shared.config),
         summary: Arc::clone(&shared.summary),
@@ -156,8 +203,12 @@ async fn start_pages(shared: &Shared, node: &str) -> Result<(), AppError> {
         probers: Probers::parse(&settings.application.probers, probed)?,
         targets,
         node: node.to_owned(),
-    });
-    let ports = settings.ports;
+    }))
+}
+
+async fn start_pages(shared: &Shared, node: &str) -> Result<(), AppError> {
+    let pages = make_pages(shared, node)?;
+    let ports = shared.settings.ports;
     let sites = [
         (ports.health, Site::Health),
         (ports.status, Site::Status),
@@ -201,7 +252,7 @@ fn start_dns(shared: &Shared) {
 
 fn start_workers(
     shared: &Shared,
-    identity: &Identity,
+    peer: Option<LocalPeer>,
     changes: &watch::Receiver<u64>,
 ) -> Result<Workers, AppError> {
     let parts = WorkersParts {
@@ -210,7 +261,7 @@ fn start_workers(
         materials: Arc::clone(&shared.materials),
         listen: Arc::clone(&shared.listen),
         hub: Arc::clone(&shared.hub),
-        peer: identity.peer.clone(),
+        peer,
         changes: changes.clone(),
         drain: shared.state.drain.clone(),
         drain_time: shared.settings.drain.listeners,

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod app;
 pub mod ask;
 pub mod authz;
+pub mod bootstrap;
 pub mod config;
 pub mod http;
 pub mod listen;

@@ -4,15 +4,20 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use lateen_proxy::app;
 use lateen_proxy::ask;
+use lateen_proxy::bootstrap;
 use lateen_proxy::settings::{Cli, Command, ProxyArgs, Settings, environment};
+use std::path::Path;
 use std::process::ExitCode;
 use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
-        Command::Proxy(args) => proxy(&args),
-        Command::Request(args) => ask::request(&args).map_err(Into::into),
-        Command::Wait(args) => ask::wait(&args).map_err(Into::into),
+    let cli = Cli::parse();
+    let done = match (cli.bootstrap, cli.command) {
+        (Some(path), _) => fixed(&path),
+        (None, Some(Command::Proxy(args))) => proxy(&args),
+        (None, Some(Command::Request(args))) => ask::request(&args).map_err(Into::into),
+        (None, Some(Command::Wait(args))) => ask::wait(&args).map_err(Into::into),
+        (None, None) => Ok(()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -26,14 +31,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn proxy(args: &ProxyArgs) -> anyhow::Result<()> {
-    let level = level(args)?;
+/// Logs go to stderr.
+fn log(level: LevelFilter) {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn fixed(path: &Path) -> anyhow::Result<()> {
+    log(LevelFilter::INFO);
+    let bootstrap = bootstrap::read(path)?;
+    app::run_fixed(Settings::fixed(cores()).context("settings")?, bootstrap)?;
+    Ok(())
+}
+
+fn proxy(args: &ProxyArgs) -> anyhow::Result<()> {
+    log(level(args)?);
+    let cores = cores();
     let settings = Settings::new(args, &environment(), cores).context("settings")?;
     app::run(settings)?;
     Ok(())

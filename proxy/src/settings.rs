@@ -179,6 +179,16 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Settings of a proxy without control plane: one worker for each CPU, everything else as it
+    /// is by default.
+    ///
+    /// # Errors
+    /// None that defaults could cause.
+    pub fn fixed(cores: usize) -> Result<Self, SettingsError> {
+        let args = ProxyArgs { concurrency: Some(0), ..ProxyArgs::default() };
+        Self::new(&args, &Environment::default(), cores)
+    }
+
     /// Settings from flags and environment. `cores` is the number of CPUs of the machine.
     ///
     /// # Errors

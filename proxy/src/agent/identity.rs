@@ -50,7 +50,7 @@ pub async fn keep(
                 let now = SystemTime::now();
                 let due = rotation.renew_at(now, credential.leaf().not_after, rand::random());
                 announce(&credential, &id, due);
-                materials.set(credential, bundle);
+                materials.set(credential, bundle, due);
                 state.identity_issued();
                 Until::Due(due)
             }

@@ -1,3 +1,5 @@
+//! Rule sets as tables: who may do what, and which policy decided.
+
 use super::http::RequestFacts;
 use super::*;
 use crate::config::{

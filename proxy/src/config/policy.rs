@@ -42,11 +42,11 @@ pub enum Permission {
     /// Anything.
     Any,
     /// All of them.
-    All(Vec<Permission>),
+    All(Vec<Self>),
     /// One of them.
-    OneOf(Vec<Permission>),
+    OneOf(Vec<Self>),
     /// The opposite.
-    Not(Box<Permission>),
+    Not(Box<Self>),
     /// A request header.
     Header(HeaderMatch),
     /// The path without query.
@@ -69,11 +69,11 @@ pub enum Principal {
     /// Anyone.
     Any,
     /// All of them.
-    All(Vec<Principal>),
+    All(Vec<Self>),
     /// One of them.
-    OneOf(Vec<Principal>),
+    OneOf(Vec<Self>),
     /// The opposite.
-    Not(Box<Principal>),
+    Not(Box<Self>),
     /// The URI of the client's certificate; `None`: any authenticated peer.
     Authenticated(Option<StringMatch>),
     /// Address of the connection.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "one flag for each option of the message")]
 pub struct HttpManager {
     /// Prefix of statistics.
     pub stat_prefix: Name,

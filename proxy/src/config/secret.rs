@@ -2,11 +2,17 @@
 
 use super::{Name, StringMatch};
 
+/// Begins the name of a secret that is a certificate and a key in files: `file-cert:CHAIN~KEY`.
+pub const FILE_CERT: &str = "file-cert:";
+/// Begins the name of a secret that is a file with trust anchors.
+pub const FILE_ROOT: &str = "file-root:";
+
 /// TLS that a listener terminates (`DownstreamTlsContext`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerTls {
-    /// SDS name of the certificate (`default` is the workload's own).
-    pub certificate: Name,
+    /// SDS names of the certificates (`default` is the workload's own); the one that carries the
+    /// server name asked for is shown, else the first.
+    pub certificates: Vec<Name>,
     /// SDS name of the trust anchors of client certificates (`ROOTCA`).
     pub validation: Option<Name>,
     /// A client certificate is demanded.

@@ -15,6 +15,7 @@ mod destination;
 mod drain;
 pub mod http_sniff;
 mod inspect;
+mod own_certificates;
 pub mod peer;
 mod sockets;
 mod stream;

@@ -45,12 +45,14 @@ pub fn peer(
     Ok(peer)
 }
 
-/// The URI names of a certificate.
+/// The URI and DNS names of a certificate.
 ///
 /// # Errors
 /// When it is not an X.509 certificate.
-pub fn uris(der: &CertificateDer<'_>) -> Result<Vec<String>, CertificateError> {
-    Ok(names(&parse(der)?).0)
+pub fn subject_alt_names(
+    der: &CertificateDer<'_>,
+) -> Result<(Vec<String>, Vec<String>), CertificateError> {
+    parse(der).map(|certificate| names(&certificate))
 }
 
 fn parse<'d>(der: &'d CertificateDer<'_>) -> Result<X509Certificate<'d>, CertificateError> {
@@ -145,13 +147,13 @@ mod tests {
         let text = forwarded.to_str().unwrap();
         assert!(text.starts_with(&format!("By=spiffe://me;Hash={};Subject=", peer.hash)), "{text}");
         assert!(text.ends_with(&format!(";URI={ID};DNS=front.shop")), "{text}");
-        assert_eq!(uris(&der).unwrap(), [ID]);
+        assert_eq!(subject_alt_names(&der).unwrap().0, [ID]);
     }
 
     #[test]
     fn expired_certificates_are_refused() {
         let far = UNIX_EPOCH + Duration::from_secs(3_000_000_000);
         assert!(peer(&certificate(), &[], far).is_err());
-        assert!(uris(&CertificateDer::from(vec![1, 2, 3])).is_err());
+        assert!(subject_alt_names(&CertificateDer::from(vec![1, 2, 3])).is_err());
     }
 }

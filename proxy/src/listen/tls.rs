@@ -5,16 +5,14 @@
 //! configurations with new ticket keys, so no session outlives the trust it was made under.
 
 use super::client_judge::ClientJudge;
+use super::own_certificates::OwnCertificates;
 use super::peer;
-use crate::config::ServerTls;
+use crate::config::{Name, ServerTls};
 use crate::http::DownstreamTls;
 use crate::upstream::tls::{TlsError, TlsMaterials};
 use parking_lot::Mutex;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{
-    Acceptor, ClientHello, NoClientAuth, ResolvesServerCert, ServerConfig, WebPkiClientVerifier,
-};
-use rustls::sign::CertifiedKey;
+use rustls::server::{Acceptor, NoClientAuth, ServerConfig, WebPkiClientVerifier};
 use rustls::{ProtocolVersion, ServerConnection};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -65,8 +63,7 @@ struct Prepared {
     /// For clients that share no application protocol with us: rustls would refuse them, the
     /// mesh goes on without.
     without_alpn: Arc<ServerConfig>,
-    /// URI names of our certificate.
-    local_uris: Vec<String>,
+    own: Arc<OwnCertificates>,
 }
 
 impl ServerConfigs {
@@ -126,8 +123,9 @@ fn facts(
     prepared: &Prepared,
 ) -> Result<DownstreamTls, peer::CertificateError> {
     let leaf = connection.peer_certificates().and_then(<[_]>::first);
+    let local_uris = prepared.own.uris(connection.server_name());
     let peer = match leaf {
-        Some(der) => Some(peer::peer(der, &prepared.local_uris, SystemTime::now())?),
+        Some(der) => Some(peer::peer(der, local_uris, SystemTime::now())?),
         None => None,
     };
     let version = match connection.protocol_version() {
@@ -140,19 +138,17 @@ fn facts(
         alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
         version,
         peer,
-        local_uris: prepared.local_uris.clone(),
+        local_uris: local_uris.to_vec(),
     })
 }
 
 fn prepare(tls: &ServerTls, materials: &dyn TlsMaterials) -> Result<Prepared, TlsError> {
     let refuse = |e: &dyn std::fmt::Display| TlsError::Config(e.to_string());
-    let key = materials
-        .certificate(&tls.certificate)
-        .ok_or_else(|| TlsError::NotReady(tls.certificate.to_string()))?;
-    let local_uris = match key.cert.first() {
-        Some(leaf) => peer::uris(leaf).map_err(|e| refuse(&e))?,
-        None => Vec::new(),
+    let key = |name: &Name| {
+        materials.certificate(name).ok_or_else(|| TlsError::NotReady(name.to_string()))
     };
+    let keys = tls.certificates.iter().map(key).collect::<Result<_, _>>()?;
+    let own = Arc::new(OwnCertificates::new(keys).map_err(|e| refuse(&e))?);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let versions: &[&rustls::SupportedProtocolVersion] =
         if tls.tls13_only { &[&rustls::version::TLS13] } else { rustls::ALL_VERSIONS };
@@ -160,7 +156,7 @@ fn prepare(tls: &ServerTls, materials: &dyn TlsMaterials) -> Result<Prepared, Tl
         .with_protocol_versions(versions)
         .map_err(|e| refuse(&e))?
         .with_client_cert_verifier(client_verifier(tls, materials)?)
-        .with_cert_resolver(Arc::new(Fixed(key)));
+        .with_cert_resolver(Arc::clone(&own) as Arc<_>);
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|e| refuse(&e))?;
     config.send_tls13_tickets = 1;
     let mut without_alpn = config.clone();
@@ -171,7 +167,7 @@ fn prepare(tls: &ServerTls, materials: &dyn TlsMaterials) -> Result<Prepared, Tl
         .filter(|protocol| *protocol != PEER_EXCHANGE)
         .map(|protocol| protocol.as_bytes().to_vec())
         .collect();
-    Ok(Prepared { config: Arc::new(config), without_alpn: Arc::new(without_alpn), local_uris })
+    Ok(Prepared { config: Arc::new(config), without_alpn: Arc::new(without_alpn), own })
 }
 
 fn client_verifier(
@@ -189,13 +185,4 @@ fn client_verifier(
         return Ok(chain);
     }
     Ok(Arc::new(ClientJudge::new(chain, tls.subject_alt_names.clone())))
-}
-
-#[derive(Debug)]
-struct Fixed(Arc<CertifiedKey>);
-
-impl ResolvesServerCert for Fixed {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0))
-    }
 }

@@ -1,14 +1,24 @@
 //! The command line: what Istio's injection template calls, word for word.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
 
 /// Sidecar proxy of the mesh.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "lateen-proxy", version, about)]
+#[command(
+    name = "lateen-proxy",
+    version,
+    about,
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true
+)]
 pub struct Cli {
+    /// Run on a plain Envoy bootstrap (JSON or YAML) with static resources.
+    #[arg(short = 'c', long = "config-path", value_name = "FILE")]
+    pub bootstrap: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// What to do.

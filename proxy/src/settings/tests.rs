@@ -6,7 +6,7 @@ use clap::Parser;
 fn args(list: &[&str]) -> ProxyArgs {
     let all = ["lateen-proxy", "proxy"].iter().chain(list);
     match Cli::try_parse_from(all).unwrap().command {
-        Command::Proxy(args) => args,
+        Some(Command::Proxy(args)) => args,
         other => panic!("{other:?}"),
     }
 }
@@ -32,12 +32,17 @@ fn the_command_lines_of_the_template_are_understood() {
     assert_eq!(given.domain.as_deref(), Some("shop.svc.cluster.local"));
     assert!(given.log_as_json);
     let drain = ["lateen-proxy", "request", "--debug-port=15020", "POST", "drain"];
-    let Command::Request(request) = Cli::try_parse_from(drain).unwrap().command else { panic!() };
+    let Some(Command::Request(request)) = Cli::try_parse_from(drain).unwrap().command else {
+        panic!()
+    };
     assert_eq!((request.debug_port, request.path.as_str()), (15020, "drain"));
     assert!(matches!(
         Cli::try_parse_from(["lateen-proxy", "wait"]).unwrap().command,
-        Command::Wait(_)
+        Some(Command::Wait(_))
     ));
+    let fixed = Cli::try_parse_from(["lateen-proxy", "-c", "b.json"]).unwrap();
+    assert_eq!(fixed.bootstrap.as_deref(), Some(std::path::Path::new("b.json")));
+    assert!(Cli::try_parse_from(["lateen-proxy", "-c", "b.json", "wait"]).is_err());
 }
 
 #[test]

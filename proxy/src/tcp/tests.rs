@@ -1,3 +1,5 @@
+//! Shares of weighted clusters, and relays under small buffers, half-closes and time limits.
+
 use super::relay::{Ended, Limits, Traffic, relay};
 use super::{Name, pick};
 use std::time::Duration;

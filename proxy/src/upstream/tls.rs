@@ -182,7 +182,11 @@ fn system_anchors() -> Result<RootCertStore, TlsError> {
     read_anchors(Path::new(found.unwrap_or(&PLACES[0])))
 }
 
-fn read_anchors(path: &Path) -> Result<RootCertStore, TlsError> {
+/// Trust anchors from a PEM file.
+///
+/// # Errors
+/// When the file has none.
+pub(crate) fn read_anchors(path: &Path) -> Result<RootCertStore, TlsError> {
     let refuse = |reason: String| TlsError::Anchors { path: path.display().to_string(), reason };
     let mut roots = RootCertStore::empty();
     for der in CertificateDer::pem_file_iter(path).map_err(|e| refuse(e.to_string()))? {

@@ -6,8 +6,8 @@
 
 use crate::config::from_xds::{self, Resource};
 use crate::config::{
-    AccessLog, Cluster, Discovery, EndpointSet, Listener, Name, NameTable, RouteConfig,
-    RouteSource, Snapshot, Terminal,
+    Cluster, Discovery, EndpointSet, Listener, Name, NameTable, RouteConfig, RouteSource, Snapshot,
+    Terminal,
 };
 use crate::telemetry::access_log;
 use lateen_xds::client::{Received, Rejection, Update};
@@ -155,7 +155,7 @@ impl Store {
             }
             Resource::Listener(listener) => {
                 same(&listener.name)?;
-                check_logs(&listener)?;
+                access_log::check_listener(&listener).map_err(|e| e.to_string())?;
                 self.listeners.take(&received.name, listener);
             }
             Resource::Endpoints(name, set) => {
@@ -285,19 +285,4 @@ fn rds(listener: &Listener) -> impl Iterator<Item = &Name> {
         },
         Terminal::Tcp(_) => None,
     })
-}
-
-/// Every access log format must be one that can be written.
-fn check_logs(listener: &Listener) -> Result<(), String> {
-    let check = |logs: &[AccessLog]| {
-        logs.iter().try_for_each(|log| access_log::check(&log.format).map_err(|e| e.to_string()))
-    };
-    check(&listener.access_log)?;
-    for chain in listener.filter_chains.iter().chain(&listener.default_filter_chain) {
-        match &chain.terminal {
-            Terminal::Tcp(proxy) => check(&proxy.access_log)?,
-            Terminal::Http(manager) => check(&manager.access_log)?,
-        }
-    }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 //! Keys never appear, only what certificates say.
 
 use crate::agent::discovery::Summary;
-use crate::agent::materials::Materials;
+use crate::agent::materials::{Materials, epoch_ms};
 use crate::config::{Cluster, Discovery, FilterChain, Listener, RouteAction, RouteSource};
 use crate::config::{RouteConfig, Snapshot, Terminal};
 use lateen_identity::PeerCertificate;
@@ -77,7 +77,7 @@ fn chain(chain: &FilterChain) -> Value {
             .map(ToString::to_string).collect::<Vec<_>>(),
         "protocols": chain.matches.application_protocols,
         "tls": chain.tls.as_ref().map(|tls| json!({
-            "certificate": &*tls.certificate,
+            "certificates": tls.certificates.iter().map(|name| &**name).collect::<Vec<_>>(),
             "clientCertificate": tls.require_client_certificate,
         })),
         "serves": serves,
@@ -161,7 +161,14 @@ pub(super) fn certificates(materials: &Materials, now: SystemTime) -> Value {
         let parsed = bundle.roots().iter().filter_map(|der| PeerCertificate::from_der(der).ok());
         parsed.map(|root| certificate(&root, now)).collect()
     });
-    json!({ "certificate": own, "roots": roots })
+    let mut all = json!({ "certificate": own, "roots": roots });
+    if let Some(own) = materials.credential() {
+        // Flat as well, for those who wait for a renewal.
+        all["serial"] = own.leaf().serial.as_str().into();
+        all["not_after_ms"] = epoch_ms(own.leaf().not_after).into();
+        all["renew_at_ms"] = materials.renew_at_ms().into();
+    }
+    all
 }
 
 fn certificate(certificate: &PeerCertificate, now: SystemTime) -> Value {

@@ -242,7 +242,7 @@ fn given_http(proto: &pb::Cluster, options: &HttpProtocolOptions) -> Result<Http
             return Err(Refusal::new("is not supported")).at("auto_config");
         }
     };
-    let common = options.common_http_protocol_options.clone().unwrap_or_default();
+    let common = options.common_http_protocol_options.unwrap_or_default();
     unsupported(&[
         ("max_connection_duration", lasts(common.max_connection_duration.as_ref())),
         ("max_stream_duration", lasts(common.max_stream_duration.as_ref())),

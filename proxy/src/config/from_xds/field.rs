@@ -117,6 +117,14 @@ fn tcp(socket: &SocketAddress) -> Result<(&str, u16), Refusal> {
     }
 }
 
+/// Takes the address of a port that is listened on.
+///
+/// # Errors
+/// When it is not a TCP address with a literal IP address.
+pub fn address(proto: &Address) -> Result<SocketAddr, Refusal> {
+    socket_address(Some(proto)).at("address")
+}
+
 /// A TCP address that is a literal.
 pub(super) fn socket_address(address: Option<&Address>) -> Result<SocketAddr, Refusal> {
     let (host, port) = host_port(address)?;

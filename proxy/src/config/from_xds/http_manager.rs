@@ -169,7 +169,7 @@ fn client_cert(proto: &Proto) -> Result<ForwardClientCert, Refusal> {
         Err(_) => return Err(Refusal::new("unknown value")).at("forward_client_cert_details"),
     };
     if matches!(mode, ForwardClientCert::AppendForward | ForwardClientCert::SanitizeSet) {
-        let details = proto.set_current_client_cert_details.clone().unwrap_or_default();
+        let details = proto.set_current_client_cert_details.unwrap_or_default();
         let wanted = truth(details.subject.as_ref(), false) && details.dns && details.uri;
         if !wanted || details.cert || details.chain || details.issuer || details.format != 0 {
             return Err(Refusal::new("only subject, dns and uri together are supported"))

@@ -31,6 +31,7 @@ mod tests;
 
 pub use cluster::cluster;
 pub use endpoint::endpoints;
+pub use field::address;
 pub use listener::listener;
 pub use names::name_table;
 pub use route::route_config;
@@ -127,7 +128,7 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    pub(super) fn new(reason: impl Into<String>) -> Self {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
         Self { resource: String::new(), path: String::new(), reason: reason.into() }
     }
 }

@@ -6,11 +6,11 @@
 use super::field::{truth, type_name, unpack};
 use super::matcher::{string, strings};
 use super::metadata::{Extension, extension};
-use super::{At, Refusal, unsupported};
-use crate::config::{ClientTls, Name, ServerTls, StringMatch, Validation};
-use envoy_types::pb::envoy::config::core::v3::TransportSocket;
+use super::{At, Refusal, each, unsupported};
+use crate::config::{ClientTls, FILE_CERT, FILE_ROOT, Name, ServerTls, StringMatch, Validation};
 use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
 use envoy_types::pb::envoy::config::core::v3::transport_socket::ConfigType;
+use envoy_types::pb::envoy::config::core::v3::{DataSource, TransportSocket};
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 use std::sync::Arc;
 use tls::certificate_validation_context::TrustChainVerification;
@@ -64,15 +64,16 @@ fn downstream(proto: &DownstreamTlsContext) -> Result<ServerTls, Refusal> {
         ("session_ticket_keys_type", proto.session_ticket_keys_type.is_some()),
     ])?;
     let common = common(proto.common_tls_context.as_ref())?;
-    let certificate = common
-        .certificate
-        .ok_or_else(|| Refusal::new("a certificate is needed"))
-        .at("common_tls_context.tls_certificate_sds_secret_configs")?;
+    if common.certificates.is_empty() {
+        return Err(Refusal::new("a certificate is needed"))
+            .at("common_tls_context.tls_certificate_sds_secret_configs");
+    }
     let validation = match common.validation {
         Validation::Sds(name) => Some(name),
+        Validation::File(path) => Some(format!("{FILE_ROOT}{path}").into()),
         Validation::None => None,
-        Validation::File(_) | Validation::System => {
-            return Err(Refusal::new("trust anchors of clients must come by SDS"))
+        Validation::System => {
+            return Err(Refusal::new("trust anchors of clients must come by SDS or from a file"))
                 .at("common_tls_context.validation_context");
         }
     };
@@ -82,7 +83,7 @@ fn downstream(proto: &DownstreamTlsContext) -> Result<ServerTls, Refusal> {
             .at("require_client_certificate");
     }
     Ok(ServerTls {
-        certificate,
+        certificates: common.certificates,
         validation,
         require_client_certificate,
         subject_alt_names: common.subject_alt_names,
@@ -100,8 +101,14 @@ fn upstream(proto: &UpstreamTlsContext) -> Result<ClientTls, Refusal> {
         return Err(Refusal::new("is not supported with trust anchors by SDS"))
             .at("auto_sni_san_validation");
     }
+    let mut certificates = common.certificates.into_iter();
+    let certificate = certificates.next();
+    if certificates.next().is_some() {
+        return Err(Refusal::new("only one certificate is supported"))
+            .at("common_tls_context.tls_certificates");
+    }
     Ok(ClientTls {
-        certificate: common.certificate,
+        certificate,
         validation: common.validation,
         subject_alt_names: common.subject_alt_names,
         sni: (!proto.sni.is_empty()).then(|| proto.sni.clone()),
@@ -112,7 +119,7 @@ fn upstream(proto: &UpstreamTlsContext) -> Result<ClientTls, Refusal> {
 
 /// What both ends have in common.
 struct Common {
-    certificate: Option<Name>,
+    certificates: Vec<Name>,
     validation: Validation,
     subject_alt_names: Vec<StringMatch>,
     alpn: Vec<String>,
@@ -120,13 +127,13 @@ struct Common {
 }
 
 fn common(proto: Option<&CommonTlsContext>) -> Result<Common, Refusal> {
-    take_common(proto.cloned().unwrap_or_default()).at("common_tls_context")
+    let none = CommonTlsContext::default();
+    take_common(proto.unwrap_or(&none)).at("common_tls_context")
 }
 
 #[expect(deprecated, reason = "deprecated fields are refused when set")]
-fn take_common(proto: CommonTlsContext) -> Result<Common, Refusal> {
+fn take_common(proto: &CommonTlsContext) -> Result<Common, Refusal> {
     unsupported(&[
-        ("tls_certificates", !proto.tls_certificates.is_empty()),
         ("tls_certificate_provider_instance", proto.tls_certificate_provider_instance.is_some()),
         ("custom_tls_certificate_selector", proto.custom_tls_certificate_selector.is_some()),
         (
@@ -140,21 +147,19 @@ fn take_common(proto: CommonTlsContext) -> Result<Common, Refusal> {
         ("custom_handshaker", proto.custom_handshaker.is_some()),
         ("key_log", proto.key_log.is_some()),
     ])?;
-    let certificate = match proto.tls_certificate_sds_secret_configs.as_slice() {
-        [] => None,
-        [one] => Some(secret_name(one).at_index("tls_certificate_sds_secret_configs", 0)?),
-        _ => {
-            return Err(Refusal::new("only one certificate is supported"))
-                .at("tls_certificate_sds_secret_configs");
-        }
-    };
+    let mut certificates = each(
+        "tls_certificate_sds_secret_configs",
+        &proto.tls_certificate_sds_secret_configs,
+        secret_name,
+    )?;
+    certificates.extend(each("tls_certificates", &proto.tls_certificates, file_certificate)?);
     let (validation, subject_alt_names) = validation(proto.validation_context_type.as_ref())?;
     Ok(Common {
-        certificate,
+        certificates,
         validation,
         subject_alt_names,
         alpn: proto.alpn_protocols.clone(),
-        tls13_only: tls13_only(&proto).at("tls_params")?,
+        tls13_only: tls13_only(proto).at("tls_params")?,
     })
 }
 
@@ -172,22 +177,40 @@ fn tls13_only(proto: &CommonTlsContext) -> Result<bool, Refusal> {
 fn secret_name(secret: &SdsSecretConfig) -> Result<Name, Refusal> {
     let name = secret.name.as_str();
     let known = matches!(name, "default" | "ROOTCA")
-        || name.starts_with("file-cert:")
-        || name.starts_with("file-root:");
+        || name.strip_prefix(FILE_CERT).is_some_and(|files| files.contains('~'))
+        || name.starts_with(FILE_ROOT);
     if known {
         Ok(name.into())
     } else {
         Err(Refusal::new(format!(
-            "secret {name:?} is not one of default, ROOTCA, file-cert:*, file-root:*"
+            "secret {name:?} is not one of default, ROOTCA, file-cert:CHAIN~KEY, file-root:FILE"
         )))
         .at("name")
     }
 }
 
+/// A certificate given in place, which must be in files.
+fn file_certificate(proto: &tls::TlsCertificate) -> Result<Name, Refusal> {
+    unsupported(&[
+        ("private_key_provider", proto.private_key_provider.is_some()),
+        ("pkcs12", proto.pkcs12.is_some()),
+        ("password", proto.password.is_some()),
+        ("ocsp_staple", proto.ocsp_staple.is_some()),
+        ("watched_directory", proto.watched_directory.is_some()),
+    ])?;
+    let file = |source: Option<&DataSource>| match source.and_then(|s| s.specifier.as_ref()) {
+        Some(Specifier::Filename(path)) if !path.contains('~') => Ok(path.clone()),
+        _ => Err(Refusal::new("must be a file name")),
+    };
+    let chain = file(proto.certificate_chain.as_ref()).at("certificate_chain")?;
+    let key = file(proto.private_key.as_ref()).at("private_key")?;
+    Ok(format!("{FILE_CERT}{chain}~{key}").into())
+}
+
 /// Trust anchors by SDS; those of files are read as files.
 fn anchors(secret: &SdsSecretConfig) -> Result<Validation, Refusal> {
     let name = secret_name(secret)?;
-    Ok(match name.strip_prefix("file-root:") {
+    Ok(match name.strip_prefix(FILE_ROOT) {
         Some(path) => Validation::File(path.to_owned()),
         None => Validation::Sds(name),
     })

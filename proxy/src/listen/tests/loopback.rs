@@ -316,7 +316,7 @@ fn with(chain: Arc<FilterChain>, change: impl FnOnce(&mut FilterChain)) -> Arc<F
 
 fn server_tls(alpn: &[&str]) -> Arc<ServerTls> {
     Arc::new(ServerTls {
-        certificate: "default".into(),
+        certificates: vec!["default".into()],
         validation: Some("ROOTCA".into()),
         require_client_certificate: true,
         subject_alt_names: vec![StringMatch::Prefix {

@@ -13,7 +13,7 @@ pub use format::FormatError;
 pub use writer::LogFiles;
 
 use super::RequestRecord;
-use crate::config::{AccessLog, LogFormat};
+use crate::config::{AccessLog, Listener, LogFormat, Terminal};
 use crate::http::{Downstream, Flags};
 use crate::tcp::TcpRecord;
 use format::Template;
@@ -26,6 +26,22 @@ use writer::LogFile;
 /// Which is not, or what is malformed.
 pub fn check(format: &LogFormat) -> Result<(), FormatError> {
     Form::new(format).map(|_form| ())
+}
+
+/// Every access log format of a listener must be one that can be written.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_listener(listener: &Listener) -> Result<(), FormatError> {
+    let all = |logs: &[AccessLog]| logs.iter().try_for_each(|log| check(&log.format));
+    all(&listener.access_log)?;
+    for chain in listener.filter_chains.iter().chain(&listener.default_filter_chain) {
+        match &chain.terminal {
+            Terminal::Tcp(proxy) => all(&proxy.access_log)?,
+            Terminal::Http(manager) => all(&manager.access_log)?,
+        }
+    }
+    Ok(())
 }
 
 /// What a line is about.

@@ -245,7 +245,7 @@ fn an_inbound_listener_is_taken_whole() {
     let Terminal::Tcp(blackhole) = &taken.filter_chains[0].terminal else { panic!("not TCP") };
     assert_eq!(&*blackhole.clusters[0].0, "BlackHoleCluster");
     let tls = taken.filter_chains[1].tls.as_ref().unwrap();
-    assert_eq!((&*tls.certificate, tls.validation.as_deref()), ("default", Some("ROOTCA")));
+    assert_eq!((&*tls.certificates[0], tls.validation.as_deref()), ("default", Some("ROOTCA")));
     assert!(tls.subject_alt_names[0].matches("spiffe://cluster.local/ns/a/sa/b"));
     let manager = manager_of(&taken);
     assert!(matches!(&manager.routes, RouteSource::Rds(name) if &**name == "80"));
@@ -359,7 +359,7 @@ fn tls_needs_what_it_asks_for() {
                 c.common_tls_context.as_mut().unwrap().tls_certificate_sds_secret_configs =
                     vec![secret("kubernetes://x")];
             }),
-            "secret \"kubernetes://x\" is not one of default, ROOTCA, file-cert:*, file-root:*",
+            "secret \"kubernetes://x\" is not one of default, ROOTCA, file-cert:CHAIN~KEY, file-root:FILE",
         ),
     ] {
         assert!(refusal.ends_with(wanted), "{refusal}");
