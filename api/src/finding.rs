@@ -39,7 +39,7 @@ pub struct Finding {
     pub severity: Severity,
     /// The object it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub object: Option<ObjectRef>,
+    pub object: Option<Box<ObjectRef>>,
     /// The file it is in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
@@ -92,14 +92,14 @@ impl Finding {
     /// The same finding, about `object`.
     #[must_use]
     pub fn about(self, object: &Object) -> Self {
-        let object_ref = object.reference();
-        Self { object: Some(object_ref), ..self.within(&object.origin) }
+        let reference = Box::new(object.reference());
+        Self { object: Some(reference), ..self.within(&object.origin) }
     }
 
     /// The same finding, about the object `reference` that stands at `origin`.
     #[must_use]
     pub fn on(self, reference: &ObjectRef, origin: &Origin) -> Self {
-        Self { object: Some(reference.clone()), ..self.within(origin) }
+        Self { object: Some(Box::new(reference.clone())), ..self.within(origin) }
     }
 
     /// The same finding, at a place in a file.

@@ -17,7 +17,7 @@ use crate::object::{Object, Origin, decode};
 pub const MAX_TEXT: usize = 16 * 1024 * 1024;
 /// Most documents in one text.
 pub const MAX_DOCUMENTS: usize = 10_000;
-/// Most objects in a `kind: List`, lists within lists included.
+/// Deepest lists within lists.
 const MAX_LIST_DEPTH: usize = 8;
 
 /// What a text held.
@@ -109,7 +109,8 @@ fn documents(text: &str) -> Vec<(usize, String)> {
         });
         match separator {
             Some(rest) => {
-                push(&mut parts, start, std::mem::take(&mut part));
+                push(&mut parts, start, &part);
+                part.clear();
                 start = index + 1;
                 part.push_str("   ");
                 part.push_str(rest);
@@ -118,12 +119,12 @@ fn documents(text: &str) -> Vec<(usize, String)> {
         }
         part.push('\n');
     }
-    push(&mut parts, start, part);
+    push(&mut parts, start, &part);
     parts
 }
 
-fn push(parts: &mut Vec<(usize, String)>, start: usize, part: String) {
-    if is_blank(&part) {
+fn push(parts: &mut Vec<(usize, String)>, start: usize, part: &str) {
+    if is_blank(part) {
         return;
     }
     let skipped = part
@@ -185,7 +186,7 @@ fn object(value: Value, origin: &Origin) -> Result<Object, Finding> {
     let kind = text("kind")?;
     let metadata = value.get("metadata").cloned().unwrap_or(Value::Null);
     let metadata: ObjectMeta = decode("metadata", metadata).map_err(|finding| {
-        let reference = ObjectRef::new(&kind, "", "");
+        let reference = Box::new(ObjectRef::new(&kind, "", ""));
         Finding { object: Some(reference), ..finding }
     })?;
     Ok(Object { api_version, kind, metadata, value, origin: origin.clone() })

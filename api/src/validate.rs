@@ -21,6 +21,7 @@ use crate::security::{AuthorizationPolicy, PeerAuthentication};
 
 /// A resource of an Istio kind that is acted upon.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "lives for one check; what is kept is unwrapped")]
 pub enum Istio {
     /// A VirtualService.
     VirtualService(Resource<VirtualService>),

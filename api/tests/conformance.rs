@@ -4,8 +4,6 @@
 //! The set lies beside the workspace (`../shared/conformance`) or where `LATEEN_CONFORMANCE`
 //! says. A test that cannot find it fails.
 
-#![allow(clippy::disallowed_methods, reason = "a test has no settings.rs")]
-
 use std::path::{Path, PathBuf};
 
 use lateen_api::{Object, kind, stream, validate};

@@ -222,15 +222,13 @@ fn condition(remarks: &mut Remarks, path: &str, condition: &Condition) {
         for (index, value) in values.iter().enumerate() {
             let path = format!("{path}.{name}[{index}]");
             match key {
-                "source.ip" | "remote.ip" | "destination.ip" => {
-                    if value.parse::<IpNet>().is_err() && value.parse::<IpAddr>().is_err() {
-                        remarks.error(path, format!("`{value}` is neither an address nor a range"));
-                    }
+                "source.ip" | "remote.ip" | "destination.ip"
+                    if value.parse::<IpNet>().is_err() && value.parse::<IpAddr>().is_err() =>
+                {
+                    remarks.error(path, format!("`{value}` is neither an address nor a range"));
                 }
-                "destination.port" => {
-                    if !value.parse::<u16>().is_ok_and(|port| port > 0) {
-                        remarks.error(path, format!("`{value}` is not a port"));
-                    }
+                "destination.port" if !value.parse::<u16>().is_ok_and(|port| port > 0) => {
+                    remarks.error(path, format!("`{value}` is not a port"));
                 }
                 _ => {}
             }
