@@ -1,5 +1,4 @@
 //! What holds for any bytes on stdin, in `CNI_ARGS`, in the environment and on the socket.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that panics has failed")]
 
 use lateen_cni::netconf::{NetConf, PodRef, VERSIONS};
 use lateen_cni::plugin::run;
