@@ -2,6 +2,8 @@
 //!
 //! Pods run as processes in namespaces: a [`kubelet`] on a [`node`]. [`echo`] is the sample application.
 
+pub mod api_server;
+mod clock;
 pub mod echo;
 pub mod kubelet;
 pub mod launch;
