@@ -5,7 +5,7 @@
 //! gRPC servers end; monitoring ends last. Then every task is waited for.
 
 mod authority;
-mod configuration;
+pub(crate) mod configuration;
 mod keys;
 
 use std::net::SocketAddr;

@@ -3,12 +3,14 @@
 //! [`source`] says which objects are in force, [`registry`] which services there are, [`model`] what
 //! of it each proxy sees, [`translate`] turns that into Envoy resources, [`serve`] carries them to
 //! proxies. [`ca`] signs certificates for callers that [`token`] and `caller` believe; [`publish`]
-//! holds what an API server would be told. [`app`] puts the parts together.
+//! holds what an API server would be told. [`app`] puts the parts together, [`offline`] reads a
+//! directory once, for commands that explain.
 
 pub mod app;
 pub mod ca;
 pub mod caller;
 pub mod model;
+pub mod offline;
 pub mod publish;
 pub mod registry;
 pub mod serve;

@@ -12,4 +12,4 @@ mod watch;
 pub use files::{Files, ReadFailure};
 pub use load::{Load, State};
 pub use objects::{Objects, Sourced};
-pub use watch::{Source, SourceError};
+pub use watch::{Source, SourceError, read_once};

@@ -34,7 +34,7 @@ const SYSTEM: &str = "istio-system";
 
 /// Settings of the mesh and of injection, as read.
 #[derive(Debug, Clone)]
-pub(super) struct Configuration {
+pub(crate) struct Configuration {
     mesh: MeshConfig,
     injection: InjectionSettings,
     findings: Vec<Finding>,
@@ -45,7 +45,7 @@ impl Configuration {
     ///
     /// # Errors
     /// When a file cannot be read, or what is given cannot be used.
-    pub(super) fn read(settings: &Settings, load: &Load) -> Result<Self, AppError> {
+    pub(crate) fn read(settings: &Settings, load: &Load) -> Result<Self, AppError> {
         let objects = &load.objects;
         let mesh = Given::of("mesh-config", settings.mesh_config.as_deref(), objects, "mesh")?;
         let values =
@@ -69,6 +69,16 @@ impl Configuration {
         let warnings = injection.mesh.warnings.iter();
         findings.extend(warnings.map(|text| Finding::warning("", text.as_str())));
         Ok(Self { mesh: config, injection, findings })
+    }
+
+    /// Settings of the mesh.
+    pub(crate) fn mesh(&self) -> &MeshConfig {
+        &self.mesh
+    }
+
+    /// What there is to say about the settings.
+    pub(crate) fn findings(&self) -> &[Finding] {
+        &self.findings
     }
 
     /// Trust domain of the mesh.

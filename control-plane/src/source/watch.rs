@@ -83,6 +83,17 @@ impl Drop for Source {
     }
 }
 
+/// What a directory holds now. Blocking.
+///
+/// # Errors
+/// When the directory cannot be listed.
+pub fn read_once(folder: &Path) -> Result<Load, SourceError> {
+    let files = Reader::new(folder.to_owned())
+        .read()
+        .map_err(|source| SourceError::Read { folder: folder.to_owned(), source })?;
+    Ok(Load::next(&State::default(), &files))
+}
+
 /// The kernel's watcher; without one, the directory is only looked at from time to time.
 fn start_watcher(folder: &Path, events: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
