@@ -1,6 +1,11 @@
 //! `lateen`: the command line.
 
 mod demo;
+mod explain;
+mod inject;
+mod output;
+mod registry;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -18,12 +23,25 @@ struct Cli {
 enum Command {
     /// Bring up a sample shop as a mesh and prove each claim from outside
     Demo(demo::Settings),
+    /// What the mesh knows: services, ports, endpoints, and where each was defined
+    Registry(registry::Settings),
+    /// Why the mesh does what it does
+    #[command(subcommand)]
+    Explain(explain::Topic),
+    /// Add sidecars to manifests, as the webhook would
+    Inject(inject::Settings),
+    /// Say what the mesh would refuse, before it reaches the mesh
+    Validate(validate::Settings),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(settings) => demo::run(settings).await,
+        Command::Registry(settings) => registry::run(&settings),
+        Command::Explain(topic) => explain::run(topic),
+        Command::Inject(settings) => inject::run(&settings),
+        Command::Validate(settings) => validate::run(&settings),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

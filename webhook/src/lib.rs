@@ -19,6 +19,7 @@ pub mod settings;
 pub mod stats;
 pub mod strategic_merge;
 pub mod stream;
+mod yaml;
 
 pub use inject::{AdmissionContext, InjectError, Injection, inject};
 pub use policy::Reason;

@@ -76,6 +76,19 @@ pub fn parse(text: &str) -> Result<Vec<Value>, StreamError> {
     Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
 }
 
+/// Writes documents as YAML, with `---` between them.
+#[must_use]
+pub fn to_yaml(documents: &[Value]) -> String {
+    let mut text = String::new();
+    for document in documents {
+        if !text.is_empty() {
+            text.push_str("---\n");
+        }
+        crate::yaml::write(document, &mut text);
+    }
+    text
+}
+
 /// Labels and annotations of the Namespace objects among some documents.
 #[must_use]
 pub fn namespaces(documents: &[Value]) -> BTreeMap<String, NamespaceMetadata> {
@@ -284,9 +297,12 @@ fn text(value: &Value) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{StreamOptions, inject_as_webhook, inject_manifests, parse};
+    use super::{StreamOptions, inject_as_webhook, inject_manifests, parse, to_yaml};
     use crate::settings::{InjectionSettings, Options};
-    use serde_json::json;
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
+    use proptest::sample::select;
+    use serde_json::{Value, json};
 
     const MANIFESTS: &str = "
 apiVersion: v1
@@ -332,6 +348,67 @@ items:
             injected.notices.last().unwrap(),
             "Skipping injection because CronJob \"tidy\" has host networking enabled"
         );
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let text = prop_oneof![
+            any::<String>(),
+            "[-:#&*!|>'\"%@`{}\\[\\], \n\t~?0-9a-fxoyn.+]{0,12}",
+            select(vec![
+                "yes",
+                "No",
+                "on",
+                "~",
+                "null",
+                "0644",
+                "0x1f",
+                "1e3",
+                "1_000",
+                "12:30:45",
+                "2001-01-01",
+                ".inf",
+                "=",
+                "<<",
+                "---",
+                "...",
+                "a: b",
+                " a",
+                "a ",
+                "a\n\n",
+                "\u{feff}"
+            ])
+            .prop_map(str::to_owned),
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            text.clone().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 20, 4, move |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..4).prop_map(Value::from),
+                btree_map(text.clone(), inner, 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_back(documents in vec(any_value(), 1..3)) {
+            let documents: Vec<Value> =
+                documents.into_iter().map(|value| json!({"kind": "X", "value": value})).collect();
+            let text = to_yaml(&documents);
+            assert_eq!(parse(&text).unwrap(), documents, "{text}");
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in any::<String>()) {
+            if let Ok(documents) = parse(&text) {
+                assert!(documents.iter().all(|document| !document.is_null()));
+            }
+        }
     }
 
     #[test]
