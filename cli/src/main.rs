@@ -3,6 +3,7 @@
 mod demo;
 mod explain;
 mod inject;
+mod lab;
 mod output;
 mod registry;
 mod validate;
@@ -25,6 +26,9 @@ enum Command {
     Demo(demo::Settings),
     /// What the mesh knows: services, ports, endpoints, and where each was defined
     Registry(registry::Settings),
+    /// Run a mesh on this machine: pods of plain Kubernetes YAML, without Kubernetes
+    #[command(subcommand)]
+    Lab(lab::Command),
     /// Why the mesh does what it does
     #[command(subcommand)]
     Explain(explain::Topic),
@@ -39,6 +43,7 @@ async fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(settings) => demo::run(settings).await,
         Command::Registry(settings) => registry::run(&settings),
+        Command::Lab(command) => lab::run(command).await,
         Command::Explain(topic) => explain::run(topic),
         Command::Inject(settings) => inject::run(&settings),
         Command::Validate(settings) => validate::run(&settings),

@@ -116,12 +116,8 @@ pub async fn admit(
     };
     let hooks = hooks_for(around.configuration, &request)
         .map_err(|error| AdmissionError::Configuration(error.to_string()))?;
-    let mut admitted = Admitted {
-        pod,
-        reason: NOT_SELECTED.to_owned(),
-        hooks: Vec::new(),
-        warnings: Vec::new(),
-    };
+    let mut admitted =
+        Admitted { pod, reason: NOT_SELECTED.to_owned(), hooks: Vec::new(), warnings: Vec::new() };
     for hook in hooks {
         match ask(&hook, &admitted.pod, around.namespace, services).await {
             Ok(answer) => take(&mut admitted, &hook, answer)?,

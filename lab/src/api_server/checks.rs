@@ -81,9 +81,8 @@ fn check_pod(spec: &PodSpec, below: &str) -> Result<(), Finding> {
             }
         }
     }
-    kubelet::check(spec).map_err(|error| {
-        Finding::error(format!("{below}{}", error.path), error.message)
-    })
+    kubelet::check(spec)
+        .map_err(|error| Finding::error(format!("{below}{}", error.path), error.message))
 }
 
 fn check_deployment(

@@ -96,9 +96,10 @@ impl Cluster {
             let replicas = state.pods.replicas(namespace, &deployment.metadata.name);
             deployments::is_settled(replica_count(&deployment), &hash, &replicas)
         });
-        let bare = state.objects.of(Role::Pod).all(|(key, _)| {
-            state.pods.named(&key.object.namespace, &key.object.name).is_some()
-        });
+        let bare = state
+            .objects
+            .of(Role::Pod)
+            .all(|(key, _)| state.pods.named(&key.object.namespace, &key.object.name).is_some());
         let calm = state.pods.all().all(|pod| pod.is_settled() && pod.stage != Stage::Ending);
         all_there && bare && calm
     }
@@ -410,4 +411,3 @@ impl Resolve for Cluster {
         config_file::resolve(&objects, &pods, (namespace, name, port))
     }
 }
-

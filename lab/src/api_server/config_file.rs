@@ -100,9 +100,10 @@ pub fn resolve(
         let ports = slice["ports"].as_array()?;
         let port = ports.iter().find(|it| it["name"].as_str().unwrap_or_default() == wanted)?;
         let port = u16::try_from(port["port"].as_u64()?).ok()?;
-        let ready = slice["endpoints"].as_array()?.iter().find(|endpoint| {
-            endpoint["conditions"]["ready"] != false
-        })?;
+        let ready = slice["endpoints"]
+            .as_array()?
+            .iter()
+            .find(|endpoint| endpoint["conditions"]["ready"] != false)?;
         let address: std::net::IpAddr = ready["addresses"][0].as_str()?.parse().ok()?;
         Some((address, port).into())
     });

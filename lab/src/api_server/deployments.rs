@@ -48,8 +48,7 @@ pub fn plan(wanted: usize, hash: &str, replicas: &[Replica]) -> Plan {
 /// Whether everything is as wanted.
 #[must_use]
 pub fn is_settled(wanted: usize, hash: &str, replicas: &[Replica]) -> bool {
-    replicas.len() == wanted
-        && replicas.iter().all(|replica| replica.ready && replica.hash == hash)
+    replicas.len() == wanted && replicas.iter().all(|replica| replica.ready && replica.hash == hash)
 }
 
 fn least_useful_first(replicas: &mut [&Replica]) {
@@ -69,8 +68,7 @@ mod tests {
     #[test]
     fn missing_pods_are_made_and_surplus_ones_end() {
         assert_eq!(plan(2, "h", &[]), Plan { create: 2, remove: Vec::new() });
-        let three =
-            [replica("a", "h", true), replica("b", "h", false), replica("c", "h", true)];
+        let three = [replica("a", "h", true), replica("b", "h", false), replica("c", "h", true)];
         assert_eq!(plan(2, "h", &three), Plan { create: 0, remove: vec!["b".to_owned()] });
         assert_eq!(plan(1, "h", &three).remove, ["b", "c"]);
         assert_eq!(plan(0, "h", &three).remove, ["b", "c", "a"]);

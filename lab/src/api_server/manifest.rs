@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use lateen_api::object::strip_nulls;
 use lateen_api::stream::{self, MAX_TEXT};
 use lateen_api::{Finding, Object, Origin, validate};
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,7 @@ pub fn read(texts: &[ManifestText]) -> Result<Batch, Vec<Finding>> {
         let parsed = stream::parse(&text.name, &text.text);
         errors.extend(parsed.findings);
         for mut object in parsed.objects {
+            strip_nulls(&mut object.value);
             place(&mut object);
             let (bad, remarks): (Vec<_>, Vec<_>) =
                 check(&object).into_iter().partition(Finding::is_error);
@@ -136,7 +138,11 @@ fn check(object: &Object) -> Vec<Finding> {
     }
     if role == Role::Unknown {
         let message = match object.kind.as_str() {
-            "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" | "CronJob"
+            "ReplicaSet"
+            | "StatefulSet"
+            | "DaemonSet"
+            | "Job"
+            | "CronJob"
             | "ReplicationController" => {
                 "kept, but the lab makes no pods of this kind: use a Deployment or a Pod"
             }
@@ -177,9 +183,9 @@ mod tests {
 
     #[test]
     fn two_of_one_name_are_refused_and_both_places_named() {
-        let one = "kind: ConfigMap\napiVersion: v1\nmetadata: {name: twin, namespace: n}\n";
+        let one = "kind: ConfigMap\napiVersion: v1\nmetadata: {name: twin, namespace: shop}\n";
         let said = errors(&[one, one]);
-        assert!(said.contains("b.yaml:1: ConfigMap n/twin"), "{said}");
+        assert!(said.contains("b.yaml:1: ConfigMap shop/twin"), "{said}");
         assert!(said.contains("a.yaml:1"), "{said}");
     }
 

@@ -174,10 +174,11 @@ impl PodRecord {
     /// What people see of it.
     pub(super) fn row(&self) -> PodRow {
         let pod = Pod::deserialize(&self.value).unwrap_or_default();
-        let sidecars = pod.spec.init_containers.iter();
-        let sidecars = sidecars.filter(|it| it.restart_policy.as_deref() == Some("Always"));
-        let containers =
-            pod.spec.containers.iter().chain(sidecars).map(|it| it.name.clone()).collect();
+        let (apps, initial) = (pod.spec.containers.iter(), pod.spec.init_containers.iter());
+        let all_containers =
+            apps.clone().chain(initial.clone()).map(|it| it.name.clone()).collect();
+        let sidecars = initial.filter(|it| it.restart_policy.as_deref() == Some("Always"));
+        let containers = apps.chain(sidecars).map(|it| it.name.clone()).collect();
         let with_status = Pod { status: Some(self.status.clone()), ..Pod::default() };
         let addresses = with_status.addresses().into_iter().filter_map(|it| it.parse().ok());
         PodRow {
@@ -185,6 +186,7 @@ impl PodRecord {
             namespace: self.key.namespace.clone(),
             addresses: addresses.collect(),
             containers,
+            all_containers,
             reason: self.reason.clone(),
             hooks: self.hooks.clone(),
             ready: self.is_settled(),

@@ -78,7 +78,7 @@ pub fn complete(pod: &mut Value) {
     default(spec, "serviceAccountName", json!("default"));
     spec["serviceAccount"] = spec["serviceAccountName"].clone();
     for container in containers(spec) {
-        for port in container["ports"].as_array_mut().into_iter().flatten() {
+        for port in list_of(container, "ports") {
             default(port, "protocol", json!("TCP"));
         }
         default(container, "resources", json!({}));
@@ -135,10 +135,14 @@ fn mount_token(spec: &mut Value) {
             ],
         },
     });
-    match spec["volumes"].as_array_mut() {
+    match spec.get_mut("volumes").and_then(Value::as_array_mut) {
         Some(volumes) => volumes.push(volume),
         None => spec["volumes"] = json!([volume]),
     }
+}
+
+fn list_of<'a>(value: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> {
+    value.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
 /// What a stored pod has beyond the admitted one.
@@ -193,8 +197,14 @@ mod tests {
         assert_eq!(metadata["labels"], json!({"app": "cart", "pod-template-hash": "7bf8"}));
         assert_eq!(metadata["annotations"]["a"], "b");
         let owner = &metadata["ownerReferences"][0];
-        assert_eq!((owner["kind"].as_str(), owner["name"].as_str()), (Some("ReplicaSet"), Some("cart-7bf8")));
-        assert_ne!(owner["uid"], super::tests::pod("7bf9")["metadata"]["ownerReferences"][0]["uid"]);
+        assert_eq!(
+            (owner["kind"].as_str(), owner["name"].as_str()),
+            (Some("ReplicaSet"), Some("cart-7bf8"))
+        );
+        assert_ne!(
+            owner["uid"],
+            super::tests::pod("7bf9")["metadata"]["ownerReferences"][0]["uid"]
+        );
     }
 
     #[test]

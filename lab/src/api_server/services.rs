@@ -192,9 +192,8 @@ fn asked(text: &str, name: &str, used: &BTreeMap<IpAddr, String>) -> Result<IpAd
     let address: IpAddr =
         text.parse().map_err(|_| refuse(format!("`{text}` is neither an address nor None")))?;
     if !Family::of(address).range().is_some_and(|range| range.contains(&address)) {
-        let ranges = Family::BOTH.map(|family| {
-            family.range().map_or_else(String::new, |range| range.to_string())
-        });
+        let ranges = Family::BOTH
+            .map(|family| family.range().map_or_else(String::new, |range| range.to_string()));
         return Err(refuse(format!("{address} is not within {}", ranges.join(" or "))));
     }
     match used.get(&address) {
@@ -242,7 +241,7 @@ fn check_ports(service: &Service) -> Result<(), Finding> {
 }
 
 fn complete_ports(spec: &mut Value, typed: &Service) {
-    let Some(ports) = spec["ports"].as_array_mut() else { return };
+    let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) else { return };
     for (port, typed) in ports.iter_mut().zip(&typed.spec.ports) {
         port["protocol"] = json!(typed.protocol.as_deref().unwrap_or("TCP"));
         let target = typed.target_port.clone().filter(|it| *it != TargetPort::Number(0));

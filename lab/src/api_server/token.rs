@@ -104,11 +104,8 @@ mod tests {
     #[test]
     fn a_token_is_what_its_checker_expects() {
         let signer = Signer::generate().unwrap();
-        let pod = PodKey {
-            namespace: "shop".to_owned(),
-            name: "cart-1".to_owned(),
-            uid: "u".to_owned(),
-        };
+        let pod =
+            PodKey { namespace: "shop".to_owned(), name: "cart-1".to_owned(), uid: "u".to_owned() };
         let request = TokenRequest {
             pod,
             service_account: "cart".to_owned(),

@@ -15,6 +15,9 @@ pub struct PodRow {
     pub addresses: Vec<IpAddr>,
     /// Containers, native sidecars included.
     pub containers: Vec<String>,
+    /// The same with those that ran at the start.
+    #[serde(default)]
+    pub all_containers: Vec<String>,
     /// Reason code: why it got a sidecar or not.
     pub reason: String,
     /// Webhooks that were asked.

@@ -71,9 +71,10 @@ impl Writer {
             tracing::error!(%error, folder = %self.folder.display(), "configuration is not written");
             return Followed { revision, ..Followed::default() };
         }
-        let loaded = self.cluster.published().until(|published| {
-            published.status().filter(|status| Some(status.version) != said)
-        });
+        let loaded = self
+            .cluster
+            .published()
+            .until(|published| published.status().filter(|status| Some(status.version) != said));
         let mut running = self.running.clone();
         let stopped = running.wait_for(|running| !running);
         let status = tokio::select! {
