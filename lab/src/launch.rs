@@ -86,6 +86,12 @@ pub struct Join {
     pub process: Process,
 }
 
+/// The signal by which a launcher kills its container.
+#[must_use]
+pub fn kill_signal() -> nix::sys::signal::Signal {
+    wait::KILL
+}
+
 /// What could not be done, in words.
 type Failed = String;
 
