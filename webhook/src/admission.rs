@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::inject::{AdmissionContext, inject};
 use crate::policy::Reason;
@@ -45,7 +45,7 @@ struct Review {
     api_version: String,
     #[serde(default)]
     kind: String,
-    request: Option<Request>,
+    request: Option<Map<String, Value>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -58,7 +58,7 @@ struct Request {
     operation: String,
     #[serde(default)]
     namespace: String,
-    #[serde(default)]
+    #[serde(skip)]
     object: Value,
     #[serde(default)]
     dry_run: Option<bool>,
@@ -140,22 +140,28 @@ pub struct Answer {
 /// Answers a review.
 #[must_use]
 pub fn answer(body: &[u8], injector: &Injector, environment: &BTreeMap<String, String>) -> Answer {
-    let review: Review = match serde_json::from_slice(body) {
+    let review = match read(body) {
         Ok(review) => review,
-        Err(error) => {
-            return refused("", V1, format!("AdmissionReview cannot be read: {error}"));
-        }
+        Err(reason) => return refused("", V1, format!("AdmissionReview cannot be read: {reason}")),
     };
+    let uid = review.request.as_ref().and_then(|request| request.get("uid")?.as_str());
+    let uid = uid.unwrap_or_default().to_owned();
     let version = match review.api_version.as_str() {
         V1 => V1,
         V1BETA1 => V1BETA1,
         other => {
-            let uid = review.request.map(|request| request.uid).unwrap_or_default();
             return refused(&uid, V1, format!("apiVersion {other:?} is not {V1}"));
         }
     };
     let Some(request) = review.request else {
         return refused("", version, "AdmissionReview has no request".to_owned());
+    };
+    let request = match Request::read(request) {
+        Ok(request) => request,
+        Err(error) => {
+            let message = format!("AdmissionReview cannot be read: request: {error}");
+            return refused(&uid, version, message);
+        }
     };
     if review.kind != "AdmissionReview" {
         let message = format!("kind {:?} is not AdmissionReview", review.kind);
@@ -165,6 +171,23 @@ pub fn answer(body: &[u8], injector: &Injector, environment: &BTreeMap<String, S
         return refused(&request.uid, version, message);
     }
     decide(request, version, injector, environment)
+}
+
+/// A map is asked for first, since serde takes a list for a struct too.
+fn read(body: &[u8]) -> Result<Review, String> {
+    if body.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
+        return Err("expected a map".to_owned());
+    }
+    serde_json::from_slice(body).map_err(|error| error.to_string())
+}
+
+impl Request {
+    /// The object is taken over as it is, since it may be large.
+    fn read(mut fields: Map<String, Value>) -> Result<Self, serde_json::Error> {
+        let object = fields.remove("object").unwrap_or_default();
+        let request: Self = serde_json::from_value(Value::Object(fields))?;
+        Ok(Self { object, ..request })
+    }
 }
 
 fn is_pod_creation(request: &Request) -> Result<(), String> {

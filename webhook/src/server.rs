@@ -9,6 +9,7 @@ mod path;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -44,7 +45,9 @@ pub struct Limits {
     pub headers: usize,
     /// For the TLS handshake, for the headers and for the body of a request, each.
     pub patience: Duration,
-    /// How long open requests may take after shutdown was asked for.
+    /// How long a connection may carry no request; a peer that says nothing must not keep others out.
+    pub idle: Duration,
+    /// How long open requests may take after shutdown was asked for, or a connection was idle.
     pub drain: Duration,
 }
 
@@ -56,6 +59,7 @@ impl Default for Limits {
             body: 6 * 1024 * 1024,
             headers: 32 * 1024,
             patience: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
             drain: Duration::from_secs(5),
         }
     }
@@ -163,21 +167,70 @@ async fn connection(
         .max_concurrent_streams(u32::try_from(limits.requests).unwrap_or(u32::MAX))
         .keep_alive_interval(limits.patience)
         .keep_alive_timeout(limits.patience);
+    let activity = Arc::new(Activity::default());
+    let busy = Arc::clone(&activity);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(respond(&shared, request).await) }
+        let (shared, busy) = (Arc::clone(&shared), Arc::clone(&busy));
+        async move {
+            let _request = busy.request();
+            Ok::<_, Infallible>(respond(&shared, request).await)
+        }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
+    tokio::select! {
+        ended = &mut connection => return note(ended),
+        () = shutdown.cancelled() => {}
+        () = activity.idle(limits.idle) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    // A peer that does not take its answers does not hold the connection either.
+    match timeout(limits.patience.max(limits.drain), connection).await {
+        Ok(ended) => note(ended),
+        Err(_) => tracing::debug!("webhook: connection did not end and is cut"),
+    }
+}
+
+fn note(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
     if let Err(error) = ended {
-        tracing::debug!(error = %error, "webhook: connection ended");
+        tracing::debug!(error, "webhook: connection ended");
+    }
+}
+
+/// Requests of one connection.
+#[derive(Debug, Default)]
+struct Activity {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+struct Running<'a>(&'a Activity);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Activity {
+    fn request(&self) -> Running<'_> {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Running(self)
+    }
+
+    /// Ends once there was no request for a whole `span`.
+    async fn idle(&self, span: Duration) {
+        let mut before = u64::MAX;
+        loop {
+            // Ended first: a request in between then counts as running.
+            let ended = self.ended.load(Ordering::Relaxed);
+            let begun = self.begun.load(Ordering::Relaxed);
+            if ended == begun && begun == before {
+                return;
+            }
+            before = begun;
+            tokio::time::sleep(span).await;
+        }
     }
 }
 
@@ -266,7 +319,8 @@ fn record(counters: &Counters, answer: &Answer) {
     let uid = review.response.uid.as_str();
     match &review.response.status {
         Some(status) => tracing::warn!(
-            %reason, namespace, name, uid, dry_run, message = %status.message, "pod denied"
+            %reason, namespace, name, uid, dry_run, message = status.message.as_str(),
+            "pod denied"
         ),
         None => tracing::info!(%reason, namespace, name, uid, dry_run, "pod decided"),
     }

@@ -173,12 +173,16 @@ fn user_template(text: &str) -> UserTemplate {
     }
 }
 
-/// Reads one YAML document as Kubernetes reads it.
+/// Reads one YAML document as Kubernetes reads it. Pods bring such texts: what aliases may make
+/// of a short one is bounded.
 ///
 /// # Errors
 /// What is wrong, with its place in the text.
 pub(crate) fn parse_yaml(text: &str) -> Result<Value, String> {
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let options = serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 10_000 },
+    };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
 }
 

@@ -10,7 +10,7 @@ use lateen_webhook::{AdmissionContext, InjectError, InjectionSettings, inject};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
-use proptest::sample::select;
+use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
 fn settings(values: Option<&Value>, native: bool) -> InjectionSettings {
@@ -390,6 +390,102 @@ proptest! {
                 Ok(injection) => assert_eq!(patched(&pod, &injection), injection.pod),
                 Err(error) => assert!(error.reason().code().starts_with("denied."), "{error}"),
             }
+        }
+    }
+}
+
+/// JSON of the shapes that pods do and do not have.
+fn any_json() -> impl Strategy<Value = Value> {
+    let text = select(vec!["", "a", "istio-proxy", "80", "{}", "app", "default", "\u{0}"]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        Just(json!(1.5)),
+        text.prop_map(Value::from),
+    ];
+    leaf.prop_recursive(2, 12, 3, |inner| {
+        let keys = select(vec!["name", "value", "httpGet", "port", "exec", "x", "limits"]);
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(Value::from),
+            btree_map(keys.prop_map(str::to_owned), inner, 0..3)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+/// Every place in a value, as a JSON pointer.
+fn places(value: &Value, at: &str, out: &mut Vec<String>) {
+    out.push(at.to_owned());
+    match value {
+        Value::Object(members) => {
+            for (key, value) in members {
+                let key = key.replace('~', "~0").replace('/', "~1");
+                places(value, &format!("{at}/{key}"), out);
+            }
+        }
+        Value::Array(items) => {
+            for (index, value) in items.iter().enumerate() {
+                places(value, &format!("{at}/{index}"), out);
+            }
+        }
+        _ => {}
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_pod_with_a_wrong_part_is_injected_or_denied(
+        pod in pod(), again in any::<bool>(), settings in some_settings(),
+        at in any::<Index>(), part in any_json(),
+    ) {
+        let mut pod = pod;
+        pod["metadata"]["labels"] = json!({"app": "web"});
+        pod["metadata"]["ownerReferences"] = json!([{"kind": "ReplicaSet", "name": "web-1",
+            "apiVersion": "apps/v1", "controller": true}]);
+        if again {
+            pod = inject(&pod, &settings, &context()).unwrap().pod;
+        }
+        let mut all = Vec::new();
+        places(&pod, "", &mut all);
+        let place = at.get(&all);
+        *pod.pointer_mut(place).unwrap() = part;
+        match inject(&pod, &settings, &context()) {
+            Ok(injection) => assert_eq!(patched(&pod, &injection), injection.pod, "{place}"),
+            Err(error) => assert!(error.reason().code().starts_with("denied."), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn annotations_that_grow_when_read_are_bounded() {
+    let lines = (0..40).map(|n| {
+        let uses = vec![format!("*a{n}"); 10].join(",");
+        format!("k{}: &a{} [{uses}]\n", n + 1, n + 1)
+    });
+    let bomb = format!("k0: &a0 [x]\n{}", lines.collect::<String>());
+    let deep = "[".repeat(100_000);
+    let wide = format!("{{\"containers\":[{}\"x\"]}}", "\"x\",".repeat(100_000));
+    for key in [
+        "proxy.istio.io/config",
+        "proxy.istio.io/overrides",
+        "sidecar.istio.io/status",
+        "sidecar.istio.io/userVolume",
+        "sidecar.istio.io/userVolumeMount",
+        "k8s.v1.cni.cncf.io/networks",
+        "sidecar.istio.io/extraStatTags",
+    ] {
+        for text in [&bomb, &deep, &wide] {
+            let start = Instant::now();
+            let mut pod = plain_pod((key, text));
+            if key == "proxy.istio.io/overrides" {
+                pod["metadata"]["annotations"]["sidecar.istio.io/status"] = json!("{}");
+            }
+            match inject(&pod, &settings(None, true), &context()) {
+                Ok(injection) => assert_eq!(patched(&pod, &injection), injection.pod),
+                Err(error) => assert!(error.to_string().contains(key), "{error}"),
+            }
+            assert!(start.elapsed() < Duration::from_millis(500), "{key}: {:?}", start.elapsed());
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use base64::Engine as _;
 use lateen_webhook::InjectionSettings;
 use lateen_webhook::admission::Injector;
 use lateen_webhook::client::{self, CallError, Endpoint};
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 const NAME: &str = "istiod.istio-system.svc";
@@ -86,22 +88,43 @@ impl Running {
         client::call(&self.endpoint(path), self.roots.as_bytes(), review, patience).await
     }
 
-    /// Sends bytes as they are and gives the status line of the answer.
-    async fn raw(&self, request: &[u8]) -> String {
+    /// A connection on which nothing was said yet.
+    async fn tls(&self, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         use rustls_pki_types::pem::PemObject as _;
         roots
             .add(rustls_pki_types::CertificateDer::from_pem_slice(self.roots.as_bytes()).unwrap())
             .unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
         let stream = TcpStream::connect(self.address).await.unwrap();
-        let mut stream = connector.connect(NAME.try_into().unwrap(), stream).await.unwrap();
+        connector.connect(NAME.try_into().unwrap(), stream).await.unwrap()
+    }
+
+    /// Posts a body as it is and gives the answer's.
+    async fn post(&self, body: &[u8]) -> Value {
+        let mut stream = self.tls(&[]).await;
+        let head = format!(
+            "POST /inject HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             connection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let start = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        serde_json::from_slice(&answer[start + 4..]).unwrap()
+    }
+
+    /// Sends bytes as they are and gives the status line of the answer.
+    async fn raw(&self, request: &[u8]) -> String {
+        let mut stream = self.tls(&[]).await;
         // The server may answer and close before it has read everything.
         let written = stream.write_all(request).await;
         let mut answer = Vec::new();
@@ -218,6 +241,81 @@ async fn a_slow_body_is_given_up() {
                     content-length: 100\r\n\r\n{";
     let line = server.raw(request).await;
     assert!(line.contains("408"), "{line}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn silent_connections_do_not_keep_others_out() {
+    let limits = Limits { connections: 2, idle: Duration::from_millis(100), ..Limits::default() };
+    let server = start(limits).await;
+    let mut silent = Vec::new();
+    for protocol in [&b"h2"[..], b"http/1.1"] {
+        silent.push(server.tls(&[protocol]).await);
+    }
+    assert!(server.call("/inject", &review()).await.unwrap().allowed);
+    for mut stream in silent {
+        let mut rest = Vec::new();
+        let _closed = stream.read_to_end(&mut rest).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn broken_reviews_are_refused_with_what_is_wrong() {
+    let server = start(Limits::default()).await;
+    let good = review().to_string();
+    let cut = good[..good.len() - 40].to_owned();
+    let deep = good.replace("\"a/web:1\"", &format!("{}{}", "[".repeat(500), "]".repeat(500)));
+    let old = good.replace("admission.k8s.io/v1", "admission.k8s.io/v1beta1");
+    let future = good.replace("admission.k8s.io/v1", "admission.k8s.io/v2");
+    let cases = [
+        (cut.as_str(), "cannot be read: EOF"),
+        (&deep, "recursion limit"),
+        (&future, "admission.k8s.io/v2"),
+        ("{\"apiVersion\":", "cannot be read: EOF"),
+        ("null", "cannot be read"),
+        ("[\"admission.k8s.io/v1\", \"AdmissionReview\", null]", "cannot be read"),
+    ];
+    for (body, needle) in cases {
+        let answer = server.post(body.as_bytes()).await;
+        assert_eq!(answer["apiVersion"], "admission.k8s.io/v1");
+        let response = &answer["response"];
+        assert_eq!((&response["allowed"], &response["patch"]), (&json!(false), &Value::Null));
+        assert_eq!(response["status"]["reason"], "denied.review");
+        let message = response["status"]["message"].as_str().unwrap();
+        assert!(message.contains(needle), "{message}");
+    }
+    let answer = server.post(old.as_bytes()).await;
+    assert_eq!(answer["apiVersion"], "admission.k8s.io/v1beta1");
+    assert_eq!(answer["response"]["allowed"], true);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_patch_fits_the_bytes_that_were_sent() {
+    let server = start(Limits::default()).await;
+    // Numbers, escapes and the order of members as no parser of ours would write them.
+    let pod = r#"{"spec":{"x":1e2,"big":18446744073709551615,"containers":[{"image":"a\u002fweb:1",
+        "name":"web","unknown":{"b":[1,{"a":null}],"a":0.10}}],"volumes":null},
+        "kind":"Pod","metadata":{"generateName":"w-","annotations":{"a\/b~c":"\ud83d\ude00"}},
+        "apiVersion":"v1"}"#;
+    let review = format!(
+        r#"{{"request":{{"operation":"CREATE","namespace":"shop","uid":"u","object":{pod},"kind":
+        {{"version":"v1","kind":"Pod","group":""}}}},"kind":"AdmissionReview",
+        "apiVersion":"admission.k8s.io/v1"}}"#
+    );
+    let answer = server.post(review.as_bytes()).await;
+    let patch = answer["response"]["patch"].as_str().unwrap();
+    let patch = base64::engine::general_purpose::STANDARD.decode(patch).unwrap();
+    let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
+    let original: Value = serde_json::from_str(pod).unwrap();
+    let mut patched = original.clone();
+    json_patch::patch(&mut patched, &patch).unwrap();
+    assert_eq!(patched["spec"]["initContainers"][1]["name"], "istio-proxy");
+    for unchanged in ["/spec/x", "/spec/big", "/spec/containers/0", "/metadata/generateName"] {
+        assert_eq!(patched.pointer(unchanged), original.pointer(unchanged), "{unchanged}");
+    }
+    assert_eq!(patched["metadata"]["annotations"]["a/b~c"], "\u{1f600}");
     server.stop().await;
 }
 
