@@ -21,7 +21,8 @@ const SHOWN: usize = 4;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     lateen registry --config-dir manifests/          what a directory of YAML describes\n  \
-    lateen registry --config-dir manifests/ --host catalog -o json")]
+    lateen registry --lab demo                       what a running lab knows\n  \
+    lateen registry --lab demo --host catalog -o json")]
 pub(crate) struct Settings {
     #[command(flatten)]
     from: From,
@@ -37,8 +38,11 @@ pub(crate) struct Settings {
 #[derive(Debug, Args)]
 pub(crate) struct From {
     /// Directory with any Kubernetes YAML or JSON, as given to lateend
-    #[arg(long, value_name = "DIR")]
-    config_dir: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "lab")]
+    config_dir: Option<PathBuf>,
+    /// A running lab, by its name
+    #[arg(long, value_name = "NAME", conflicts_with = "config_dir")]
+    lab: Option<String>,
     /// Mesh configuration; else key `mesh` of the ConfigMap istio-system/istio
     #[arg(long, value_name = "FILE")]
     mesh_config: Option<PathBuf>,
@@ -50,8 +54,13 @@ pub(crate) struct From {
 impl From {
     /// Reads the mesh.
     pub(crate) fn read(&self) -> anyhow::Result<Offline> {
+        let folder = match (&self.config_dir, &self.lab) {
+            (Some(folder), _) => folder.clone(),
+            (None, Some(lab)) => lateen_lab::state::folder(lab).join("config"),
+            (None, None) => anyhow::bail!("name a mesh: --config-dir DIR or --lab NAME"),
+        };
         let mut settings = ControlPlane::parse_from(["lateend", "--config-dir", "."]);
-        settings.config_dir.clone_from(&self.config_dir);
+        settings.config_dir = folder;
         settings.mesh_config.clone_from(&self.mesh_config);
         settings.cluster_domain.clone_from(&self.cluster_domain);
         Offline::read(&settings).context("the mesh cannot be read")
