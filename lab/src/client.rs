@@ -37,6 +37,8 @@ const PROGRAMS: [&str; 8] = [
 const START: Duration = Duration::from_secs(20);
 /// How long the daemon may take to end.
 const END: Duration = Duration::from_secs(60);
+/// How long the kernel may take to end a daemon that was killed, and all its processes.
+const KILLED: Duration = Duration::from_secs(20);
 /// Time between looks where nothing can be waited for.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -183,13 +185,6 @@ impl Connection {
         &mut self.stream
     }
 
-    /// Waits until the lab closes the connection.
-    async fn closed(&mut self) {
-        let mut rest = Vec::new();
-        // Broken or closed: both are the end.
-        let _end = self.stream.read_to_end(&mut rest).await;
-    }
-
     /// The lab's first process, as we see it.
     fn daemon(&self) -> Option<i32> {
         self.stream.get_ref().peer_cred().ok()?.pid()
@@ -282,30 +277,21 @@ async fn launch(
 /// # Errors
 /// When it is not up, or does not end.
 pub async fn down(name: &str) -> Result<(), ClientError> {
-    let mut connection = Connection::ask(name, &Request::Down, &[]).await?;
-    let daemon = connection.daemon();
-    // A daemon that hangs is killed: nobody else will.
-    let patient = tokio::time::timeout(END, connection.closed()).await.is_ok();
-    finish(name, daemon, patient).await
+    let connection = Connection::ask(name, &Request::Down, &[]).await?;
+    clear(name, connection).await
 }
 
 /// Waits for the end of a lab that ends by itself, and removes what is left of it.
 ///
 /// # Errors
 /// When it does not end.
-pub async fn clear(name: &str, mut connection: Connection) -> Result<(), ClientError> {
-    let daemon = connection.daemon();
-    let patient = tokio::time::timeout(END, connection.closed()).await.is_ok();
-    finish(name, daemon, patient).await
-}
-
-async fn finish(name: &str, daemon: Option<i32>, patient: bool) -> Result<(), ClientError> {
-    if let Some(pid) = daemon {
-        if !patient {
-            // It may have ended just now.
+pub async fn clear(name: &str, connection: Connection) -> Result<(), ClientError> {
+    if let Some(pid) = connection.daemon() {
+        if !ended(pid, END).await {
+            // A daemon that hangs is killed: nobody else will. It may have ended just now.
             let _sent = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
-        if !ended(pid, END).await {
+        if !ended(pid, KILLED).await {
             return Err(ClientError::Stays { name: name.to_owned(), pid });
         }
     }

@@ -37,15 +37,17 @@ pub(super) async fn answer(lab: &Lab, attended: Attended) {
         }
         Request::Logs { namespace, pod, container, follow } => {
             let wanted = Wanted { namespace, pod, container, follow };
-            logs(lab, wanted, &mut back).await
+            match log_of(lab, &wanted) {
+                Ok(path) => return logs(lab, &path, follow, &mut back).await,
+                Err(reason) => Ok(Err(vec![reason])),
+            }
         }
         Request::Capture { milliseconds } => capture(lab, milliseconds, files, &mut back).await,
         Request::Component { name, start } => component(lab, &name, start).await,
         Request::Down => {
+            // Whoever asked waits for the end of this process.
             lab.end.cancel();
-            // The connection ends with the daemon, and that is the answer.
-            back.gone().await;
-            return;
+            Ok(Ok(()))
         }
     };
     let last = match done {
@@ -138,29 +140,26 @@ struct Wanted {
     follow: bool,
 }
 
-async fn logs(lab: &Lab, wanted: Wanted, back: &mut Back) -> Answered {
-    let path = match log_of(lab, &wanted) {
-        Ok(path) => path,
-        Err(reason) => return Ok(Err(vec![reason])),
-    };
-    back.say(&Reply::Raw).await?;
+/// Sends a log; the connection ends with it.
+async fn logs(lab: &Lab, path: &Path, follow: bool, back: &mut Back) {
     let mut position = 0;
-    loop {
-        let path = path.clone();
+    let mut sent = back.say(&Reply::Raw).await;
+    while sent.is_ok() {
+        let path = path.to_owned();
         let read = tokio::task::spawn_blocking(move || read_from(&path, position)).await;
         let (bytes, end) = read.unwrap_or_default();
         position = end;
         if !bytes.is_empty() {
-            back.raw(&bytes).await?;
+            sent = back.raw(&bytes).await;
             continue;
         }
-        if !wanted.follow {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        if !follow {
+            return;
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
-            () = back.gone() => return Err(io::ErrorKind::BrokenPipe.into()),
-            () = lab.end.cancelled() => return Err(io::ErrorKind::UnexpectedEof.into()),
+            () = back.gone() => return,
+            () = lab.end.cancelled() => return,
         }
     }
 }
