@@ -69,13 +69,12 @@ fn check_volume(volume: &Volume, path: &str) -> Result<(), CheckError> {
         let sources = source["sources"].as_array().map(Vec::as_slice).unwrap_or_default();
         for (index, source) in sources.iter().enumerate() {
             let kinds = source.as_object().into_iter().flatten();
-            for (kind, _) in kinds.filter(|(kind, _)| !PROJECTED.contains(&kind.as_str())) {
+            let unknown = kinds.map(|(kind, _)| kind).find(|it| !PROJECTED.contains(&it.as_str()));
+            if let Some(kind) = unknown {
                 let known = PROJECTED.join(", ");
                 let message = format!("a lab does not have such sources, only {known}");
-                return Err(CheckError {
-                    path: format!("{path}.sources[{index}].{kind}"),
-                    message,
-                });
+                let path = format!("{path}.sources[{index}].{kind}");
+                return Err(CheckError { path, message });
             }
         }
     }

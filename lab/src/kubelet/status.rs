@@ -19,14 +19,22 @@ pub(super) enum State {
     Terminated { code: i32, reason: &'static str, message: String, since: String, at: String },
 }
 
+/// How far the start of a running container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Progress {
+    /// Not running, or its hook has not ended.
+    Starting,
+    /// Its hook after the start has ended.
+    Hooked,
+    /// Its startup probe has succeeded.
+    Started,
+}
+
 /// What is known of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) state: State,
-    /// Its hook after the start has ended.
-    pub(super) hooked: bool,
-    /// Its startup probe has succeeded.
-    pub(super) started: bool,
+    pub(super) progress: Progress,
     pub(super) ready: bool,
     pub(super) restarts: u32,
     pub(super) last: Option<Value>,
@@ -39,8 +47,7 @@ impl Default for Record {
         let state = State::Waiting { reason: "PodInitializing", message: String::new() };
         Self {
             state,
-            hooked: false,
-            started: false,
+            progress: Progress::Starting,
             ready: false,
             restarts: 0,
             last: None,
@@ -56,6 +63,16 @@ impl Record {
             State::Terminated { code, .. } => Some(*code),
             State::Waiting { .. } | State::Running { .. } => None,
         }
+    }
+
+    /// Whether its hook has ended.
+    pub(super) fn is_hooked(&self) -> bool {
+        self.progress >= Progress::Hooked
+    }
+
+    /// Whether it has started, by its startup probe where it has one.
+    pub(super) fn has_started(&self) -> bool {
+        self.progress == Progress::Started
     }
 
     fn has_run(&self) -> bool {
@@ -107,7 +124,11 @@ pub(super) fn status(known: &Known<'_>) -> PodStatus {
     let record = |container: &Container| known.records.get(&container.name);
     let initialized = spec.init_containers.iter().all(|container| {
         record(container).is_some_and(|it| {
-            if container.is_sidecar() { it.started } else { it.finished && it.code() == Some(0) }
+            if container.is_sidecar() {
+                it.has_started()
+            } else {
+                it.finished && it.code() == Some(0)
+            }
         })
     });
     // Sidecars count: a pod without its proxy is not ready.
@@ -142,7 +163,7 @@ pub(super) fn status(known: &Known<'_>) -> PodStatus {
 }
 
 fn pod_ip(address: &IpAddr) -> PodIp {
-    PodIp { ip: address.to_string(), ..PodIp::default() }
+    PodIp { ip: address.to_string() }
 }
 
 fn phase(known: &Known<'_>) -> &'static str {
@@ -190,7 +211,7 @@ fn container_status(container: &Container, record: Option<&Record>) -> Container
     let mut status = ContainerStatus {
         name: container.name.clone(),
         ready: record.ready || is_plain_init,
-        started: Some(record.started),
+        started: Some(record.has_started()),
         restart_count: record.restarts,
         state: Some(state_json(&record.state)),
         ..ContainerStatus::default()
@@ -205,7 +226,7 @@ fn container_status(container: &Container, record: Option<&Record>) -> Container
 
 #[cfg(test)]
 mod tests {
-    use super::{Known, PodStatus, Record, Records, State, status};
+    use super::{Known, PodStatus, Progress, Record, Records, State, status};
     use serde_json::json;
 
     fn record(code: Option<i32>, ready: bool) -> Record {
@@ -220,7 +241,8 @@ mod tests {
             },
         };
         let finished = code.is_some();
-        Record { state, started: !finished, ready, finished, ..Record::default() }
+        let progress = if finished { Progress::Starting } else { Progress::Started };
+        Record { state, progress, ready, finished, ..Record::default() }
     }
 
     fn of(records: &[(&str, Record)], previous: &PodStatus, now: &str) -> PodStatus {
@@ -249,7 +271,7 @@ mod tests {
     fn a_pod_goes_from_pending_to_ready_and_back() {
         let none = PodStatus::default();
         let init = ("init", record(Some(0), false));
-        let first = of(&[init.clone()], &none, "t1");
+        let first = of(std::slice::from_ref(&init), &none, "t1");
         assert_eq!(first.phase.as_deref(), Some("Pending"));
         assert_eq!(is(&first, "Initialized").0, "False");
         assert_eq!(first.pod_ips.len(), 2);

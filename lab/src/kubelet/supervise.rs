@@ -1,5 +1,6 @@
 //! One container from its first start to its last end: starts, hooks, probes, restarts.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::judge::{Judge, Verdict, backoff};
 use super::logs;
 use super::pod::{PodContext, now};
 use super::process::{self, Handle};
-use super::status::{State, state_json};
+use super::status::{Progress, State, state_json};
 use crate::launch::kill_signal;
 
 /// A container that ran this long may fail anew.
@@ -156,8 +157,7 @@ fn ended(pod: &PodContext, container: &Container, code: i32, since: String) {
     pod.update(&container.name, |record| {
         record.last = Some(state_json(&state));
         record.state = state;
-        record.hooked = false;
-        record.started = false;
+        record.progress = Progress::Starting;
         record.ready = false;
     });
 }
@@ -191,7 +191,7 @@ async fn stop(
 
 fn target<'a>(pod: &'a PodContext, container: &'a Container, handle: &'a Handle) -> Target<'a> {
     let address = pod.facts().addresses.first().copied();
-    let address = address.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into());
+    let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     Target { node: &pod.node, container, handle, address }
 }
 
@@ -204,14 +204,14 @@ async fn live(pod: &PodContext, container: &Container, handle: &Handle) -> Strin
     {
         return format!("its postStart hook failed: {text}");
     }
-    pod.update(name, |record| record.hooked = true);
+    pod.update(name, |record| record.progress = Progress::Hooked);
     if let Some(probe) = &container.startup_probe
         && let Err(text) = until_success(target, probe).await
     {
         return format!("its startup probe failed: {text}");
     }
     pod.update(name, |record| {
-        record.started = true;
+        record.progress = Progress::Started;
         record.ready = container.readiness_probe.is_none();
     });
     let readiness = async {

@@ -12,6 +12,7 @@ use super::judge::backoff;
 use super::order::{Step, ends, starts};
 use super::pod::PodContext;
 use super::process::number;
+use super::status::Record;
 use super::supervise::{Policy, policy, supervise};
 use super::volumes::REFRESH;
 use crate::runtime::cni::Network;
@@ -133,10 +134,10 @@ async fn bring_up(pod: &Arc<PodContext>, tasks: &mut Tasks) {
                     return;
                 }
             }
-            Step::Sidecar(_) => pod.wait_for(name, |record| record.started).await,
+            Step::Sidecar(_) => pod.wait_for(name, Record::has_started).await,
             Step::App(container) => {
                 if container.lifecycle.as_ref().is_some_and(|it| it.post_start.is_some()) {
-                    pod.wait_for(name, |record| record.hooked || record.finished).await;
+                    pod.wait_for(name, |record| record.is_hooked() || record.finished).await;
                 }
             }
         }
