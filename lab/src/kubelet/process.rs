@@ -41,6 +41,17 @@ pub(super) struct Handle {
     pub(super) network: PathBuf,
 }
 
+/// A file that goes with this value, also when what waits for it is dropped.
+#[derive(Debug)]
+struct Gone(PathBuf);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        // It is in a folder that ends with the node.
+        drop(fs::remove_file(&self.0));
+    }
+}
+
 /// Folder of sockets and short-lived files. Its path is short, as those of sockets must be.
 fn scratch(node: &NodeContext) -> PathBuf {
     node.inner().join("s")
@@ -56,16 +67,13 @@ pub(super) async fn start(
     fs::create_dir_all(&scratch).map_err(|e| format!("{}: {e}", scratch.display()))?;
     let name = scratch.join(number().to_string());
     container.status = name.with_extension("sock");
+    let file = name.with_extension("json");
+    let _gone = [Gone(container.status.clone()), Gone(file.clone())];
     let socket = UnixListener::bind(&container.status)
         .map_err(|e| format!("{}: {e}", container.status.display()))?;
-    let file = name.with_extension("json");
     let text = serde_json::to_vec(&container).map_err(|e| e.to_string())?;
     fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;
     let done = timeout(DEADLINE, launch(node, &file, &socket, log)).await;
-    for path in [&container.status, &file] {
-        // They are in a folder that ends with the node.
-        drop(fs::remove_file(path));
-    }
     let (child, pid) =
         done.map_err(|_| format!("the container was not set up within {} s", DEADLINE.as_secs()))??;
     Ok((child, Handle { pid, process: container.process, network: container.network }))
@@ -111,10 +119,8 @@ pub(super) async fn join(
     join: &Join,
     stdio: [Stdio; 3],
 ) -> Result<i32, String> {
-    let (mut child, file) = spawn_join(node, join, stdio)?;
-    let status = child.wait().await.map_err(|e| e.to_string());
-    drop(fs::remove_file(file));
-    Ok(code(status?))
+    let (mut child, _gone) = spawn_join(node, join, stdio)?;
+    child.wait().await.map(code).map_err(|e| e.to_string())
 }
 
 /// The same with standard output and error gathered, for a time.
@@ -123,7 +129,7 @@ pub(super) async fn join_for(
     join: &Join,
     time: Duration,
 ) -> Result<(i32, String), String> {
-    let (mut child, file) =
+    let (mut child, _gone) =
         spawn_join(node, join, [Stdio::null(), Stdio::piped(), Stdio::piped()])?;
     let (output, errors) = (child.stdout.take(), child.stderr.take());
     let gather = async {
@@ -138,7 +144,6 @@ pub(super) async fn join_for(
         (status, String::from_utf8_lossy(&text).trim().to_owned())
     };
     let done = timeout(time, gather).await;
-    drop(fs::remove_file(file));
     match done {
         Ok((status, text)) => Ok((code(status.map_err(|e| e.to_string())?), text)),
         Err(_) => {
@@ -154,9 +159,10 @@ fn spawn_join(
     node: &NodeContext,
     join: &Join,
     [input, output, errors]: [Stdio; 3],
-) -> Result<(Child, PathBuf), String> {
+) -> Result<(Child, Gone), String> {
     let scratch = scratch(node);
     let file = scratch.join(format!("{}.json", number()));
+    let gone = Gone(file.clone());
     let text = serde_json::to_vec(join).map_err(|e| e.to_string())?;
     fs::create_dir_all(&scratch)
         .and_then(|()| fs::write(&file, text))
@@ -164,7 +170,7 @@ fn spawn_join(
     let mut command = launcher(node, "join", &file);
     command.stdin(input).stdout(output).stderr(errors);
     let child = command.spawn().map_err(|e| format!("{LAUNCHER}: {e}"))?;
-    Ok((child, file))
+    Ok((child, gone))
 }
 
 fn launcher(node: &NodeContext, verb: &str, file: &Path) -> Command {
