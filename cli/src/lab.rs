@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use lateen_lab::api_server::manifest;
 use lateen_lab::client::{self, Connection};
 use lateen_lab::protocol::{Reply, Request};
@@ -36,7 +36,6 @@ pub(crate) enum Command {
     /// Write what goes over the pods' bridge into a file for tcpdump or Wireshark
     Capture(Capture),
     /// Kill a part of the mesh, or start it again, to see what happens
-    #[command(subcommand)]
     Component(Component),
     /// Take a lab down: nothing of it is left
     Down(Which),
@@ -160,21 +159,24 @@ pub(crate) struct Capture {
 }
 
 /// `lateen lab component`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Component {
-    /// Kill it; it stays down until it is started
-    Kill(Part),
-    /// Start it again; returns when it serves
-    Start(Part),
-}
-
-/// A part of the mesh.
 #[derive(Debug, Args)]
-pub(crate) struct Part {
+pub(crate) struct Component {
     #[command(flatten)]
     which: Which,
+    /// What to do with it
+    #[arg(value_enum)]
+    action: Action,
     /// lateend (the control plane) or lateen-cni-node (the node agent)
     component: String,
+}
+
+/// What can be done with a part of the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Action {
+    /// Kill it; it stays down until it is started.
+    Kill,
+    /// Start it again; returns when it serves.
+    Start,
 }
 
 /// `lateen lab daemon`.
@@ -358,12 +360,9 @@ async fn record(capture: Capture) -> anyhow::Result<ExitCode> {
 }
 
 async fn control(component: Component) -> anyhow::Result<ExitCode> {
-    let (part, start) = match component {
-        Component::Kill(part) => (part, false),
-        Component::Start(part) => (part, true),
-    };
-    let name = client::choose(part.which.name.as_deref())?;
-    let request = Request::Component { name: part.component, start };
+    let name = client::choose(component.which.name.as_deref())?;
+    let start = component.action == Action::Start;
+    let request = Request::Component { name: component.component, start };
     let mut connection = Connection::ask(&name, &request, &[]).await?;
     ensure!(connection.next().await? == Reply::Done, "lab {name} did not say that it is done");
     Ok(ExitCode::SUCCESS)

@@ -49,6 +49,9 @@ const NODE_AGENT: &str = "lateen-cni-node";
 /// How long the first request may be away before the lab ends.
 const LONELY: Duration = Duration::from_secs(20);
 
+/// How long pods may take to end with the lab.
+const GRACE: Duration = Duration::from_millis(1500);
+
 /// Why a lab cannot run.
 #[derive(Debug, Error)]
 pub enum DaemonError {
@@ -136,18 +139,30 @@ pub async fn run(state: &Path) -> Result<(), DaemonError> {
         () = lonely(&lab) => tracing::warn!("nobody asked for anything"),
     }
     lab.end.cancel();
+    requests.close();
+    end(lab, (tasks, stop), requests).await;
+    drop(tenancy);
+    Ok(())
+}
+
+/// Ends everything in its order, and says what takes how long.
+async fn end(lab: Arc<Lab>, components: (TaskTracker, CancellationToken), requests: TaskTracker) {
+    tracing::info!("the lab ends");
     lab.controller.stop().await;
-    lab.kubelet.shutdown().await;
+    tracing::info!("decisions have stopped");
+    // Draining connections that end anyway is not worth waiting for: the kernel ends the rest.
+    let ended = tokio::time::timeout(GRACE, lab.kubelet.shutdown()).await.is_ok();
+    tracing::info!(all = ended, "pods have ended");
+    let (tasks, stop) = components;
     stop.cancel();
     tasks.close();
     tasks.wait().await;
-    requests.close();
+    tracing::info!("components have ended");
     requests.wait().await;
     if let Some(lab) = Arc::into_inner(lab) {
         lab.node.stop().await;
     }
-    drop(tenancy);
-    Ok(())
+    tracing::info!("the lab has ended");
 }
 
 fn context(settings: &Settings, state: &Path) -> NodeContext {

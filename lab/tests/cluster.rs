@@ -118,7 +118,9 @@ impl Bench {
                 if let Some(found) = look(&self.cluster.rows()) {
                     return found;
                 }
-                revision.changed().await.unwrap();
+                // The kubelet is told after the revision: look again soon.
+                let soon = Duration::from_millis(20);
+                drop(tokio::time::timeout(soon, revision.changed()).await);
             }
         };
         tokio::time::timeout(LIMIT, search)

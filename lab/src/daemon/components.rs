@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Pause before a component that ended by itself is started again.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long a component may take to end.
-const GRACE: Duration = Duration::from_secs(8);
+/// How long a component may take to end; nothing of what it keeps outlives the lab.
+const GRACE: Duration = Duration::from_secs(1);
 /// Where programs are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
