@@ -101,9 +101,9 @@ pub(crate) struct Ls {
 pub(crate) struct Exec {
     #[command(flatten)]
     which: Which,
-    /// Namespace of the pod
-    #[arg(short, long, default_value = "default")]
-    namespace: String,
+    /// Namespace of the pod; not needed where only one pod has the name
+    #[arg(short, long)]
+    namespace: Option<String>,
     /// Pod
     pod: String,
     /// Container; without it the first that is no sidecar
@@ -122,9 +122,9 @@ pub(crate) struct Exec {
 pub(crate) struct Logs {
     #[command(flatten)]
     which: Which,
-    /// Namespace of the pod
-    #[arg(short, long, default_value = "default")]
-    namespace: String,
+    /// Namespace of the pod; not needed where only one pod has the name
+    #[arg(short, long)]
+    namespace: Option<String>,
     /// Pod, `lateend` or `lateen-cni-node`
     pod: String,
     /// Container; without it the first that is no sidecar

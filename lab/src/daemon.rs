@@ -7,6 +7,7 @@
 mod attend;
 mod components;
 mod requests;
+mod sync;
 mod up;
 
 use std::io;

@@ -43,8 +43,8 @@ pub enum Request {
     List,
     /// Run a command in a container; standard input, output and error come beside.
     Exec {
-        /// Namespace.
-        namespace: String,
+        /// Namespace; `None`: where the pod is.
+        namespace: Option<String>,
         /// Pod.
         pod: String,
         /// Container.
@@ -56,8 +56,8 @@ pub enum Request {
     },
     /// Show the output of a container or component.
     Logs {
-        /// Namespace.
-        namespace: String,
+        /// Namespace; `None`: where the pod is.
+        namespace: Option<String>,
         /// Pod, or component.
         pod: String,
         /// Container.

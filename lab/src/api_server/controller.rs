@@ -161,6 +161,16 @@ impl Controller {
         Ok(Applied { changes: taken.changes, warnings })
     }
 
+    /// Waits until the control plane has loaded what is in force now, or cannot be waited for.
+    pub async fn followed(&self) {
+        let revision = *self.cluster.revision().borrow();
+        let mut followed = self.followed.clone();
+        let wait = followed.wait_for(|followed| followed.revision >= revision);
+        if tokio::time::timeout(FOLLOW, wait).await.is_err() {
+            tracing::warn!("the control plane does not follow");
+        }
+    }
+
     async fn follow(self) {
         let mut revisions = self.cluster.revision();
         loop {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::attend::{Attended, Back};
-use super::{CONTROL_PLANE, Lab, up};
+use super::{CONTROL_PLANE, Lab, sync, up};
 use crate::api_server::manifest::{self, ManifestText};
 use crate::kubelet::Exec;
 use crate::protocol::{Reply, Request};
@@ -32,12 +32,16 @@ pub(super) async fn answer(lab: &Lab, attended: Attended) {
         Request::Apply { texts } => apply(lab, &texts, &mut back).await,
         Request::List => list(lab, &mut back).await,
         Request::Exec { namespace, pod, container, root, command } => {
-            let exec = Exec { namespace, pod, container, root, command };
-            run(lab, exec, files, &mut back).await
+            match place(lab, namespace.as_deref(), &pod) {
+                Ok(namespace) => {
+                    let exec = Exec { namespace, pod, container, root, command };
+                    run(lab, exec, files, &mut back).await
+                }
+                Err(reason) => Ok(Err(vec![reason])),
+            }
         }
         Request::Logs { namespace, pod, container, follow } => {
-            let wanted = Wanted { namespace, pod, container, follow };
-            match log_of(lab, &wanted) {
+            match log_of(lab, namespace.as_deref(), &pod, container.as_deref()) {
                 Ok(path) => return logs(lab, &path, follow, &mut back).await,
                 Err(reason) => Ok(Err(vec![reason])),
             }
@@ -82,6 +86,9 @@ pub(super) async fn apply(lab: &Lab, texts: &[ManifestText], back: &mut Back) ->
     for change in applied.changes {
         back.say(&Reply::Changed(format!("{} {}", change.key.object, change.verb))).await?;
     }
+    for warning in sync::wait(lab).await {
+        back.say(&Reply::Warning(warning)).await?;
+    }
     Ok(Ok(()))
 }
 
@@ -94,10 +101,6 @@ async fn run(lab: &Lab, exec: Exec, files: Vec<OwnedFd>, back: &mut Back) -> Ans
     let Ok(stdio) = <[OwnedFd; 3]>::try_from(files) else {
         return Ok(Err(vec!["standard input, output and error must come with exec".to_owned()]));
     };
-    let (namespace, name) = (exec.namespace.clone(), exec.pod.clone());
-    if lab.cluster.pod(&namespace, &name).is_none() {
-        return Ok(Err(vec![no_pod(lab, &namespace, &name)]));
-    }
     let running = lab.kubelet.exec(exec, stdio);
     tokio::select! {
         exit = running => match exit {
@@ -117,27 +120,25 @@ async fn run(lab: &Lab, exec: Exec, files: Vec<OwnedFd>, back: &mut Back) -> Ans
     }
 }
 
-fn no_pod(lab: &Lab, namespace: &str, name: &str) -> String {
+/// The namespace of a pod: the one that was named, else `default`, else the only one with a pod
+/// of that name.
+fn place(lab: &Lab, namespace: Option<&str>, name: &str) -> Result<String, String> {
     let rows = lab.cluster.rows();
-    let elsewhere = rows.iter().find(|row| row.name == name);
-    match elsewhere {
-        Some(row) => format!(
-            "there is no pod {name} in namespace {namespace}, but in {}: use -n {}",
-            row.namespace, row.namespace
-        ),
-        None => format!(
-            "there is no pod {namespace}/{name}; list them: lateen lab ls --name {}",
+    let all: Vec<&str> =
+        rows.iter().filter(|row| row.name == name).map(|row| row.namespace.as_str()).collect();
+    let wanted = namespace.unwrap_or("default");
+    match all.as_slice() {
+        found if found.contains(&wanted) => Ok(wanted.to_owned()),
+        [only] if namespace.is_none() => Ok((*only).to_owned()),
+        [] => Err(format!(
+            "there is no pod {name}; list them: lateen lab ls --name {}",
             lab.settings.name
-        ),
+        )),
+        others => Err(format!(
+            "there is no pod {name} in namespace {wanted}, but in {}: use -n",
+            others.join(", ")
+        )),
     }
-}
-
-/// Whose output is wanted.
-struct Wanted {
-    namespace: String,
-    pod: String,
-    container: Option<String>,
-    follow: bool,
 }
 
 /// Sends a log; the connection ends with it.
@@ -165,21 +166,27 @@ async fn logs(lab: &Lab, path: &Path, follow: bool, back: &mut Back) {
 }
 
 /// The file with what is wanted: of a component where the name is one, else of a container.
-fn log_of(lab: &Lab, wanted: &Wanted) -> Result<PathBuf, String> {
-    let component = lab.components.iter().find(|it| it.name() == wanted.pod);
+fn log_of(
+    lab: &Lab,
+    namespace: Option<&str>,
+    name: &str,
+    container: Option<&str>,
+) -> Result<PathBuf, String> {
+    let component = lab.components.iter().find(|it| it.name() == name);
     if let Some(component) = component {
         return Ok(component.log().clone());
     }
-    let (namespace, name) = (&wanted.namespace, &wanted.pod);
-    let key = lab.cluster.pod(namespace, name).ok_or_else(|| no_pod(lab, namespace, name))?;
+    let namespace = place(lab, namespace, name)?;
+    let gone = || format!("pod {namespace}/{name} is gone");
+    let key = lab.cluster.pod(&namespace, name).ok_or_else(gone)?;
     let rows = lab.cluster.rows();
-    let row = rows.iter().find(|row| row.name == *name && row.namespace == *namespace);
+    let row = rows.iter().find(|row| row.name == name && row.namespace == namespace);
     let containers = row.map(|row| row.all_containers.clone()).unwrap_or_default();
-    let container = match &wanted.container {
+    let container = match container {
         Some(container) => container,
         None => containers.first().ok_or("the pod has no container")?,
     };
-    if !containers.contains(container) {
+    if !containers.iter().any(|it| it == container) {
         let all = containers.join(", ");
         return Err(format!("pod {namespace}/{name} has no container `{container}`: {all}"));
     }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::attend::Back;
 use super::requests::{self, apply};
-use super::{CONTROL_PLANE, Lab};
+use super::{CONTROL_PLANE, Lab, sync};
 use crate::api_server::manifest::ManifestText;
 use crate::api_server::view::PodRow;
 use crate::protocol::Reply;
@@ -94,6 +94,10 @@ async fn bring(lab: &Lab, texts: &[ManifestText], back: &mut Back) -> io::Result
         let rows = lab.cluster.rows();
         progress(&rows, &mut told, back).await?;
         if lab.cluster.is_settled() {
+            lab.controller.followed().await;
+            for warning in sync::wait(lab).await {
+                back.say(&Reply::Warning(warning)).await?;
+            }
             return Ok(Ok(()));
         }
         let denied = lab.cluster.denied();
