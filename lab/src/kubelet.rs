@@ -181,6 +181,12 @@ impl Kubelet {
             name: pod.metadata.name.clone(),
             uid: pod.metadata.uid.clone().unwrap_or_default(),
         };
+        let names = [&key.namespace, &key.name, &key.uid];
+        if let Some(name) = names.into_iter().find(|name| !check::is_name(name)) {
+            let text = format!("{name:?} cannot be the namespace, name or uid of a pod");
+            inner.api.event(&key, "InvalidPod", &text);
+            return;
+        }
         let network = match self.network() {
             Ok(network) => network,
             Err(text) => {

@@ -71,6 +71,8 @@ pub struct Container {
     pub mounts: Vec<Mount>,
     /// Whether the root file system cannot be written.
     pub read_only: bool,
+    /// Whether it may change what is the whole machine's.
+    pub privileged: bool,
     /// Its first process.
     pub process: Process,
 }

@@ -205,7 +205,8 @@ fn mounts(inner: &Path) -> Result<(), NodeError> {
     })?;
     let folder = inner.display().to_string();
     std::fs::create_dir_all(inner).map_err(|e| NodeError(format!("{folder}: {e}")))?;
-    mount(Some("lateen-lab"), inner, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755"))
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("lateen-lab"), inner, Some("tmpfs"), flags, Some("mode=0755"))
         .map_err(|e| failed(&folder, e))
 }
 

@@ -111,6 +111,8 @@ async fn is_confined(stage: &Stage) {
         .ok("cart", "grep CapBnd /proc/self/status; id -u; touch /etc/x /usr/x; ls /usr/x")
         .await;
     assert_eq!(eff, "CapBnd:\t00000000a80425fb\n0\n/usr/x", "root has the default set");
+    let (code, _) = stage.exec("cart", None, "echo 0 > /proc/sys/kernel/core_uses_pid").await;
+    assert_ne!(code, 0, "a container may change the machine");
     let (code, _) = stage.exec("cart", None, "ip link add more0 type bridge").await;
     assert_ne!(code, 0, "root of a container may change the network");
     let (code, text) = stage.exec("cart", None, "exit 7").await;
@@ -267,6 +269,56 @@ fn a_pod_that_runs_to_its_end_ends_its_sidecars() {
             status.is_some_and(|it| it.phase.as_deref() == Some("Succeeded") && ended(it))
         });
         told.await;
+        stage.end().await;
+    });
+}
+
+#[test]
+fn hooks_are_waited_for_and_the_deaf_are_killed() {
+    on_node("hooks_are_waited_for_and_the_deaf_are_killed", async |state| {
+        let stage = Stage::start(&state).await;
+        let shared = json!([{"name": "shared", "mountPath": "/shared"}]);
+        let spec = json!({"terminationGracePeriodSeconds": 2, "volumes": [{"name": "shared"}],
+            "containers": [
+                {"name": "first", "image": "sh", "volumeMounts": shared,
+                 "args": ["trap '' TERM; while :; do sleep 0.05; done"],
+                 "lifecycle": {"postStart": {"exec": {"command":
+                    ["sh", "-c", "sleep 0.3; echo hooked >> /shared/order"]}},
+                    "preStop": {"exec": {"command": ["sh", "-c", "echo stopping > /proc/1/fd/1"]}}}},
+                {"name": "second", "image": "sh", "volumeMounts": shared,
+                 "args": ["echo second >> /shared/order; exec sleep 1000"]}]});
+        stage.kubelet.run(pod("deaf", &spec));
+        stage.ready("deaf").await;
+        let order =
+            "until [ $(wc -l < /shared/order) = 2 ]; do sleep 0.02; done; cat /shared/order";
+        assert_eq!(stage.ok("deaf", order).await, "hooked\nsecond");
+        let started = std::time::Instant::now();
+        stage.kubelet.remove(&key("deaf")).await;
+        let took = started.elapsed();
+        assert!(took >= Duration::from_secs(2), "it was not given its time: {took:?}");
+        assert!(took < Duration::from_secs(8), "it was not killed: {took:?}");
+        assert_eq!(stage.log("deaf", "first"), "stopping\n");
+        stage.end().await;
+    });
+}
+
+#[test]
+fn a_pod_that_waits_for_something_can_be_removed() {
+    on_node("a_pod_that_waits_for_something_can_be_removed", async |state| {
+        let stage = Stage::start(&state).await;
+        let spec = json!({"containers": [{"name": "a", "image": "sh", "args": ["sleep 1000"]}],
+            "volumes": [{"name": "v", "configMap": {"name": "later"}}]});
+        for name in ["waits", "starts"] {
+            stage.kubelet.run(pod(name, &spec));
+        }
+        let missing = "volume v: there is no ConfigMap shop/later";
+        let named = stage.wait("the missing object is named", |told| {
+            told.events.iter().any(|(reason, text)| reason == "FailedMount" && text == missing)
+        });
+        named.await;
+        stage.kubelet.remove(&key("waits")).await;
+        stage.api.config_maps.lock().insert("later".into(), [].into());
+        stage.ready("starts").await;
         stage.end().await;
     });
 }

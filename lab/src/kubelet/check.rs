@@ -37,6 +37,9 @@ pub(super) fn check(spec: &PodSpec) -> Result<(), CheckError> {
         }
     }
     for (index, volume) in spec.volumes.iter().enumerate() {
+        if !is_name(&volume.name) {
+            return refuse(format!("spec.volumes[{index}].name"), not_a_name(&volume.name));
+        }
         check_volume(volume, &format!("spec.volumes[{index}]"))?;
     }
     let init = spec.init_containers.iter().enumerate();
@@ -45,8 +48,11 @@ pub(super) fn check(spec: &PodSpec) -> Result<(), CheckError> {
     let apps = apps.map(|(index, it)| (format!("spec.containers[{index}]"), it));
     let mut names = Vec::new();
     for (path, container) in init.chain(apps) {
-        if container.name.is_empty() || names.contains(&container.name.as_str()) {
-            let text = format!("{:?} is no name of its own", container.name);
+        if !is_name(&container.name) {
+            return refuse(format!("{path}.name"), not_a_name(&container.name));
+        }
+        if names.contains(&container.name.as_str()) {
+            let text = format!("{:?} is the name of another container", container.name);
             return refuse(format!("{path}.name"), text);
         }
         names.push(&container.name);
@@ -56,6 +62,20 @@ pub(super) fn check(spec: &PodSpec) -> Result<(), CheckError> {
         return refuse("spec.containers".to_owned(), "at least one is needed".to_owned());
     }
     Ok(())
+}
+
+/// Whether a text can be a name, and so part of a path.
+pub(super) fn is_name(text: &str) -> bool {
+    let ends = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let clean = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+    text.len() <= 253
+        && ends(text.bytes().next())
+        && ends(text.bytes().last())
+        && text.bytes().all(clean)
+}
+
+fn not_a_name(text: &str) -> String {
+    format!("{text:?} is not a name: letters, digits and - are")
 }
 
 fn check_volume(volume: &Volume, path: &str) -> Result<(), CheckError> {
@@ -154,6 +174,8 @@ mod tests {
         assert_eq!(volume(projected).unwrap(), wanted);
         for (key, value, wanted) in [
             ("hostNetwork", json!(true), Some("spec.hostNetwork")),
+            ("volumes", json!([{"name": "../v"}]), Some("spec.volumes[0].name")),
+            ("initContainers", json!([{"name": ""}]), Some("spec.initContainers[0].name")),
             ("hostNetwork", json!(false), None),
             ("hostPID", json!(true), Some("spec.hostPID")),
             ("hostPID", json!(false), None),

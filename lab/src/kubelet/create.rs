@@ -58,6 +58,7 @@ pub(super) fn create(pod: &PodContext, container: &Container) -> Result<launch::
         etc: etc(&facts, &pod.node),
         mounts,
         read_only: rights.read_only,
+        privileged: rights.privileged,
         process: Process {
             command: words,
             environment: environment.into_pairs(),

@@ -77,6 +77,7 @@ pub(super) struct Rights {
     pub(super) capabilities: u64,
     pub(super) no_new_privileges: bool,
     pub(super) read_only: bool,
+    pub(super) privileged: bool,
 }
 
 /// Rights of a container.
@@ -107,6 +108,7 @@ pub(super) fn rights(
         capabilities: if privileged { ALL } else { capabilities(own)? },
         no_new_privileges: own.allow_privilege_escalation == Some(false) && !privileged,
         read_only: own.read_only_root_filesystem == Some(true),
+        privileged,
     })
 }
 

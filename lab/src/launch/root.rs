@@ -18,6 +18,8 @@ use place::resolve;
 const NONE: Option<&str> = None;
 /// Folders that a container does not share with the machine.
 const OWN: [&str; 5] = ["proc", "sys", "dev", "tmp", "run"];
+/// Parts of `/proc` that are those of the whole machine.
+const MACHINE: [&str; 5] = ["sys", "sysrq-trigger", "irq", "bus", "fs"];
 /// Folders below which other file systems are looked for: programs may be on them.
 const WITH_MOUNTS: [&str; 4] = ["/nix", "/usr", "/opt", "/home"];
 
@@ -38,6 +40,14 @@ pub(super) fn enter(container: &Container) -> Result<(), Failed> {
     }
     let layers = layers(&container.work, &root)?;
     own(&root)?;
+    if !container.privileged {
+        for path in MACHINE.map(|name| root.join("proc").join(name)) {
+            if path.exists() {
+                bind(&path, &path)?;
+                read_only(&path)?;
+            }
+        }
+    }
     for (target, source) in &targets {
         bind(&source.source, &root.join(target))?;
     }

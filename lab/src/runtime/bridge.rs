@@ -124,7 +124,6 @@ fn add(
     match links.connect(&wanted) {
         Ok(macs) => Ok(result(conf, &wanted, &bridge, &macs)),
         Err(e) => {
-            links.disconnect(&invocation.netns, &invocation.interface, &host);
             ipam.release(&invocation.container, &invocation.interface)?;
             Err(e)
         }

@@ -144,9 +144,14 @@ impl ServerCertVerifier for Careless {
 
 #[cfg(test)]
 mod tests {
-    use super::{get, request};
+    use super::{Arc, aws_lc_rs, get, request};
     use lateen_testkit::echo::EchoServer;
+    use rustls::ServerConfig;
+    use rustls::pki_types::PrivateKeyDer;
     use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
 
     #[test]
     fn headers_of_the_specification_replace_ours() {
@@ -168,5 +173,34 @@ mod tests {
         assert_eq!(status, 200);
         assert!(body.starts_with("GET /ready"), "{body}");
         assert!(body.contains("kube-probe"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn any_certificate_is_taken() {
+        let made = rcgen::generate_simple_self_signed(["elsewhere.test".to_owned()]).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await.unwrap();
+            let mut request = [0; 1024];
+            let length = stream.read(&mut request).await.unwrap();
+            stream.write_all(b"HTTP/1.1 503 X\r\ncontent-length: 4\r\n\r\nbusy").await.unwrap();
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        };
+        let spec = json!({"port": 1, "scheme": "HTTPS", "path": "/live"});
+        let spec = serde_json::from_value(spec).unwrap();
+        let asked = get(&spec, address.ip().to_string(), address.port());
+        let (request, answer) = tokio::join!(serve, asked);
+        assert!(request.starts_with("GET /live HTTP/1.1"), "{request}");
+        assert_eq!(answer.unwrap(), (503, "busy".to_owned()));
     }
 }

@@ -19,7 +19,9 @@ const LINKS: [(&str, &str); 5] = [
 
 /// Makes the devices every program expects.
 pub(super) fn make(dev: &Path) -> Result<(), Failed> {
-    mount_at(Some("dev"), dev, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755"))?;
+    // Devices can be used where they are bound from; none that a container makes.
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount_at(Some("dev"), dev, Some("tmpfs"), flags, Some("mode=0755"))?;
     for name in DEVICES {
         let source = Path::new("/dev").join(name);
         if source.exists() {

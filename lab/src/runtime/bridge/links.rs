@@ -55,12 +55,25 @@ impl<'a> Links<'a> {
         })
     }
 
-    /// Makes the pair, connects it and configures the sandbox's end.
+    /// Makes the pair, connects it and configures the sandbox's end. On failure nothing is left
+    /// of it, and nothing of others is touched.
     pub(super) fn connect(&self, wanted: &Wanted<'_>) -> Result<Macs, CniError> {
         inside(wanted.netns, || {
             with(async |handle| {
                 let pair = LinkVeth::new(wanted.interface, wanted.host).build();
-                handle.link().add(pair).execute().await?;
+                handle.link().add(pair).execute().await
+            })
+        })?;
+        let done = self.attach(wanted);
+        if done.is_err() {
+            self.disconnect(wanted.netns, wanted.interface, wanted.host);
+        }
+        done
+    }
+
+    fn attach(&self, wanted: &Wanted<'_>) -> Result<Macs, CniError> {
+        inside(wanted.netns, || {
+            with(async |handle| {
                 let outwards = LinkUnspec::new_with_name(wanted.host)
                     .setns_by_fd(self.own.as_raw_fd())
                     .build();
