@@ -16,11 +16,11 @@ use arc_swap::ArcSwap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{oneshot, watch};
-use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -55,17 +55,24 @@ impl Workers {
         let stop = CancellationToken::new();
         let mut threads = Vec::with_capacity(number);
         for index in 0..number {
-            let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
             let (parts, stop) = (parts.clone(), stop.clone());
             let (ended, watch) = oneshot::channel();
+            let (started, starting) = sync_channel(1);
             let handle = thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .stack_size(STACK)
                 .spawn(move || {
-                run(&runtime, parts, &stop);
+                // A local runtime belongs to the thread that made it.
+                let runtime = match runtime() {
+                    Ok(runtime) => runtime,
+                    Err(error) => return drop(started.send(Err(error))),
+                };
+                drop(started.send(Ok(())));
+                runtime.block_on(Box::pin(work(parts, &stop)));
                 // Nobody waits for it any more only when the process is ending anyway.
                 let _unheard = ended.send(());
             })?;
+            starting.recv().map_err(io::Error::other)??;
             threads.push((handle, watch));
         }
         Ok(Self { stop, threads })
@@ -82,9 +89,8 @@ impl Workers {
     }
 }
 
-fn run(runtime: &Runtime, parts: WorkersParts, stop: &CancellationToken) {
-    let local = LocalSet::new();
-    local.block_on(runtime, Box::pin(work(parts, stop)));
+fn runtime() -> io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())
 }
 
 async fn work(parts: WorkersParts, stop: &CancellationToken) {

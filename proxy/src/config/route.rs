@@ -1,6 +1,6 @@
 //! HTTP: the connection manager, route configurations and their parts.
 
-use super::{Name, Rbac, StringMatch};
+use super::{Cors, Fault, Name, Rbac, StringMatch};
 use http::{HeaderName, HeaderValue, StatusCode};
 use regex::Regex;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub struct HttpManager {
     /// Upgrades let through, lower case (`websocket`).
     pub upgrades: Vec<String>,
     /// Value of the `server` response header.
-    pub server_name: Name,
+    pub server_name: HeaderValue,
     /// Leave the upstream's `server` header alone (inbound sidecars pass it through).
     pub pass_server_header: bool,
     /// Close connections idle this long.
@@ -94,6 +94,21 @@ pub struct RouteConfig {
     pub ignore_port: bool,
 }
 
+impl RouteConfig {
+    /// The clusters that its routes name, mirrors included.
+    pub fn cluster_names(&self) -> impl Iterator<Item = &Name> {
+        let routes = self.virtual_hosts.iter().flat_map(|host| &host.routes);
+        let forwards = routes.filter_map(|route| match &route.action {
+            RouteAction::Forward(forward) => Some(forward),
+            RouteAction::Redirect(_) | RouteAction::Respond(_) => None,
+        });
+        forwards.flat_map(|forward| {
+            let shares = forward.clusters.iter().map(|share| &share.cluster);
+            shares.chain(forward.mirrors.iter().map(|mirror| &mirror.cluster))
+        })
+    }
+}
+
 /// Routes of a set of domains.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct VirtualHost {
@@ -122,6 +137,8 @@ pub struct Route {
     pub headers: HeaderOps,
     /// Fault injection.
     pub fault: Option<Arc<Fault>>,
+    /// What pages of other origins may do.
+    pub cors: Option<Arc<Cors>>,
 }
 
 /// Criteria of a route; all must hold.
@@ -237,8 +254,8 @@ pub struct Forward {
     pub hash_policy: Vec<HashPolicy>,
     /// Requests copied to other clusters.
     pub mirrors: Vec<Mirror>,
-    /// Upgrades let through on this route (`websocket`), beside those of the manager.
-    pub upgrades: Vec<String>,
+    /// Upgrades (`websocket`) let through or not on this route, whatever the manager says.
+    pub upgrades: Vec<(String, bool)>,
 }
 
 /// A cluster with its share of requests.
@@ -407,24 +424,6 @@ pub struct HeaderEdit {
     pub set: Vec<(HeaderName, HeaderValue)>,
     /// Appended.
     pub add: Vec<(HeaderName, HeaderValue)>,
-}
-
-/// Fault injection of a route.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Fault {
-    /// Delay before the request goes on, with its share in parts per million.
-    pub delay: Option<(Duration, u32)>,
-    /// Answer instead of the request, with its share in parts per million.
-    pub abort: Option<(Abort, u32)>,
-}
-
-/// What an injected failure looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Abort {
-    /// An HTTP status.
-    Http(StatusCode),
-    /// A gRPC status code.
-    Grpc(u32),
 }
 
 /// Carrying bytes (`envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`).

@@ -1,7 +1,9 @@
 //! One attempt to get an answer from a cluster: circuit breaker, endpoint, connection, request.
 
 use super::flags::Flags;
-use super::local_reply::{LocalReply, NO_HEALTHY_UPSTREAM, UPSTREAM_TIMEOUT, reset_text};
+use super::local_reply::{
+    BAD_REQUEST, LocalReply, NO_HEALTHY_UPSTREAM, STREAM_TIMEOUT, UPSTREAM_TIMEOUT, reset_text,
+};
 use super::outgoing::make_http2;
 use super::record::RequestRecord;
 use super::response_body::Held;
@@ -9,7 +11,7 @@ use super::retry::AttemptEnd;
 use crate::config::UpstreamHttp;
 use crate::upstream::outlier::Outcome;
 use crate::upstream::{
-    Breaker, ClusterRuntime, Demand, Host, HttpVersion, Lease, PickRequest, RequestBody,
+    BodyError, Breaker, ClusterRuntime, Demand, Host, HttpVersion, Lease, PickRequest, RequestBody,
     SendFailure, Slot, UpstreamError,
 };
 use http::{Request, Response, StatusCode, Version};
@@ -168,18 +170,20 @@ fn no_connection(error: &UpstreamError, request: Request<RequestBody>) -> Failur
             (unavailable(Cow::Borrowed(NO_HEALTHY_UPSTREAM)), "no_healthy_upstream".into(), None)
         }
         UpstreamError::Overflow { .. } => (
-            unavailable(reset_text("overflow", None).into()),
+            unavailable(reset_text("overflow").into()),
             "upstream_reset_before_response_started{overflow}".into(),
             None,
         ),
         UpstreamError::ConnectTimeout(_) => (
-            unavailable(reset_text("connection timeout", None).into()),
+            unavailable(reset_text("connection timeout").into()),
             "upstream_reset_before_response_started{connection_timeout}".into(),
             Some(AttemptEnd::ConnectFailure),
         ),
         UpstreamError::Connect { .. } | UpstreamError::Tls { .. } | UpstreamError::Http { .. } => (
-            unavailable(reset_text("remote connection failure", Some(&reason)).into()),
-            "upstream_reset_before_response_started{remote_connection_failure}".into(),
+            // The client is not told where we tried to connect to.
+            unavailable(reset_text("remote connection failure").into()),
+            format!("upstream_reset_before_response_started{{remote_connection_failure|{reason}}}")
+                .into(),
             Some(AttemptEnd::ConnectFailure),
         ),
     };
@@ -200,11 +204,39 @@ fn per_try_timeout() -> Failure {
 
 /// The route's whole time is up.
 pub(super) fn route_timeout() -> Failure {
-    Failure { details: "upstream_response_timeout".into(), end: None, ..per_try_timeout() }
+    Failure { details: "response_timeout".into(), end: None, ..per_try_timeout() }
+}
+
+/// Nothing passed for too long: the upstream's fault if the whole request is through.
+pub(super) fn idle_timeout(request_ended: bool) -> Failure {
+    let status =
+        if request_ended { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::REQUEST_TIMEOUT };
+    Failure {
+        reply: LocalReply::new(status, STREAM_TIMEOUT),
+        flags: Flags::IDLE_TIMEOUT,
+        details: "stream_idle_timeout".into(),
+        end: None,
+        ..per_try_timeout()
+    }
+}
+
+/// The request's own body broke: that is the client's fault, and no other upstream helps.
+fn broken_request(reason: String) -> Failure {
+    Failure {
+        reply: LocalReply::new(StatusCode::BAD_REQUEST, BAD_REQUEST),
+        flags: Flags::DOWNSTREAM_PROTOCOL,
+        details: "http1.codec_error".into(),
+        end: None,
+        reason: Some(reason),
+        unsent: None,
+    }
 }
 
 fn reset(failure: SendFailure) -> Failure {
     let SendFailure { error, unsent } = failure;
+    if matches!(source_of::<BodyError>(&error), Some(BodyError::Downstream(_))) {
+        return broken_request(error.to_string());
+    }
     let h2 = h2_reason(&error);
     let (word, flags, status) = if error.is_parse() || error.is_parse_status() {
         ("protocol error", Flags::UPSTREAM_PROTOCOL, StatusCode::BAD_GATEWAY)
@@ -220,7 +252,7 @@ fn reset(failure: SendFailure) -> Failure {
         AttemptEnd::Reset { before_request: unsent.is_some() }
     };
     Failure {
-        reply: LocalReply::new(status, reset_text(word, None)),
+        reply: LocalReply::new(status, reset_text(word)),
         flags,
         details: format!("upstream_reset_before_response_started{{{}}}", word.replace(' ', "_"))
             .into(),
@@ -232,10 +264,16 @@ fn reset(failure: SendFailure) -> Failure {
 
 /// Why an HTTP/2 stream was reset by the peer.
 fn h2_reason(error: &hyper::Error) -> Option<h2::Reason> {
+    let h2 = source_of::<h2::Error>(error)?;
+    if h2.is_reset() || h2.is_remote() { h2.reason() } else { None }
+}
+
+/// The error of this kind that stands behind another.
+fn source_of<E: std::error::Error + 'static>(error: &hyper::Error) -> Option<&E> {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(current) = source {
-        if let Some(h2) = current.downcast_ref::<h2::Error>() {
-            return if h2.is_reset() || h2.is_remote() { h2.reason() } else { None };
+        if let Some(found) = current.downcast_ref::<E>() {
+            return Some(found);
         }
         source = current.source();
     }

@@ -63,6 +63,13 @@ impl DownstreamTls {
 }
 
 impl Downstream {
+    /// Where the connection was going: before redirection, or to our own address (which under
+    /// TPROXY is the destination).
+    #[must_use]
+    pub fn destination(&self) -> SocketAddr {
+        self.original_dst.unwrap_or(self.local)
+    }
+
     /// The client proved who it is.
     #[must_use]
     pub fn is_mutual_tls(&self) -> bool {

@@ -1,5 +1,6 @@
 //! HTTP filters that run before the router, in the order of the connection manager.
 
+use super::cors::{self, Verdict};
 use super::downstream::Downstream;
 use super::flags::Flags;
 use super::local_reply::{FAULT_ABORT, LocalReply, RBAC_DENIED, http_of_grpc};
@@ -9,9 +10,10 @@ use super::record::Exchange;
 use super::respond::Wanted;
 use super::route::falls_under;
 use super::session::{Judgement, Session};
-use crate::config::{Abort, Direction, Fault, HttpFilter, Rbac, Route};
+use crate::config::{Abort, Cors, Direction, Fault, HttpFilter, Rbac, Route};
 use http::StatusCode;
 use http::request::Parts;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Runs the filters; an answer ends the request here.
@@ -31,12 +33,40 @@ pub(super) async fn run(
                     inject(fault, exchange).await?;
                 }
             }
-            // What these need is done where the upstream is known, where the response passes,
-            // or by the sink of records.
-            HttpFilter::Stats | HttpFilter::GrpcStats | HttpFilter::Cors | HttpFilter::Alpn => {}
+            HttpFilter::Cors => {
+                if let Some(policy) = route.and_then(|route| route.cors.as_ref()) {
+                    share(policy, parts, exchange, wanted)?;
+                }
+            }
+            // What these need is done where the upstream is known or by the sink of records.
+            HttpFilter::Stats | HttpFilter::GrpcStats | HttpFilter::Alpn => {}
         }
     }
     Ok(())
+}
+
+/// Answers preflights, and remembers to mark the response.
+fn share(
+    policy: &Arc<Cors>,
+    parts: &Parts,
+    exchange: &mut Exchange,
+    wanted: &mut Wanted,
+) -> Result<(), LocalReply> {
+    let falls = |share| falls_under(share, rand::random());
+    match cors::judge(policy, &parts.method, &parts.headers, falls) {
+        Verdict::Unconcerned => Ok(()),
+        Verdict::Admitted(admitted) => {
+            wanted.cors = Some(Box::new(admitted));
+            Ok(())
+        }
+        Verdict::Answered(headers) => {
+            exchange.note(Flags::default(), "cors_response");
+            Err(LocalReply {
+                headers: Some(Box::new(headers)),
+                ..LocalReply::new(StatusCode::OK, "")
+            })
+        }
+    }
 }
 
 /// Inbound: the peer's labels are read and kept from the application. Outbound: ours are added

@@ -10,7 +10,7 @@ use super::mirror;
 use super::outgoing::{Head, request_head, rewrite};
 use super::record::Exchange;
 use super::respond::{self, Edits, Wanted};
-use super::response_body::{BodyLimits, ResponseBody};
+use super::response_body::{BodyLimits, IdleLimit, ResponseBody};
 use super::retry::{AttemptEnd, backoff, wants_retry};
 use super::route::{choose_cluster, falls_under};
 use super::session::Session;
@@ -46,7 +46,7 @@ pub(super) struct Job {
     pub(super) exchange: Exchange,
     pub(super) wanted: Wanted,
     /// The connection changes its protocol, if the upstream agrees.
-    pub(super) upgrade: Option<(OnUpgrade, String)>,
+    pub(super) upgrade: Option<(OnUpgrade, HeaderValue)>,
 }
 
 /// The route taken.
@@ -101,7 +101,7 @@ pub(super) async fn forward(
     taken: Taken<'_>,
 ) -> Response<ResponseBody> {
     let Job { mut parts, incoming, mut exchange, wanted, upgrade } = job;
-    let Some(chosen) = choose_cluster(taken.forward, rand::random()) else {
+    let Some(chosen) = choose_cluster(taken.forward, rand::random) else {
         return no_cluster(session, exchange, &wanted);
     };
     let Some(cluster) = session.worker.upstreams.cluster(&chosen.cluster) else {
@@ -116,7 +116,16 @@ pub(super) async fn forward(
     let plan =
         Plan { session, cluster: &cluster, taken, hash: hash.value, upgrade: upgrade.is_some() };
     let head = Head { method: parts.method, uri: parts.uri, headers: parts.headers };
-    let got = plan.run(head, &mut source, &mut exchange, &mut deadline).await;
+    let meter = exchange.meter.clone();
+    let run = plan.run(head, &mut source, &mut exchange, &mut deadline);
+    let got = match idle_limit(session, taken.forward) {
+        None => run.await,
+        Some(limit) => tokio::select! {
+            biased;
+            got = run => got,
+            ended = quiet(meter, limit) => Err(attempt::idle_timeout(ended)),
+        },
+    };
     let edits = Edits { cluster: Some(chosen), route: Some(taken.route), host: Some(taken.host) };
     match got {
         Ok((mut answer, slot)) => {
@@ -152,16 +161,14 @@ fn no_cluster(
 fn prepare(
     session: &Session,
     parts: &mut Parts,
-    upgrade: &Option<(OnUpgrade, String)>,
+    upgrade: &Option<(OnUpgrade, HeaderValue)>,
     taken: Taken<'_>,
     chosen: &WeightedCluster,
 ) -> RequestHash {
     strip_hop_by_hop(&mut parts.headers);
-    if let Some((_, protocol)) = upgrade
-        && let Ok(value) = HeaderValue::from_str(protocol)
-    {
-        parts.headers.insert(UPGRADE, value);
-        parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Some((_, protocol)) = upgrade {
+        parts.headers.insert(UPGRADE, protocol.clone());
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
     let hash = if taken.forward.hash_policy.is_empty() {
         RequestHash::default()
@@ -251,11 +258,26 @@ fn body_limits(
     forward: &Forward,
     deadline: Option<Pin<Box<Sleep>>>,
 ) -> BodyLimits {
-    let idle: Option<Duration> = forward.idle_timeout.or(session.manager.stream_idle_timeout);
-    let idle = idle
-        .filter(|limit| !limit.is_zero())
-        .map(|limit| (limit, Box::pin(tokio::time::sleep(limit))));
-    BodyLimits { deadline, idle }
+    BodyLimits { deadline, idle: idle_limit(session, forward).map(IdleLimit::new) }
+}
+
+/// How long nothing may pass; the route's word counts before the manager's.
+fn idle_limit(session: &Session, forward: &Forward) -> Option<Duration> {
+    let limit = forward.idle_timeout.or(session.manager.stream_idle_timeout);
+    limit.filter(|limit| !limit.is_zero())
+}
+
+/// Ends when nothing of the request has passed for `limit`; tells whether all of it had.
+async fn quiet(meter: Option<Rc<Meter>>, limit: Duration) -> bool {
+    let mut last = std::time::Instant::now();
+    loop {
+        tokio::time::sleep_until(Instant::from_std(last + limit)).await;
+        let Some(meter) = &meter else { return true };
+        match meter.last.get() {
+            Some(moved) if moved > last => last = moved,
+            _ => return meter.is_ended(),
+        }
+    }
 }
 
 /// Everything about a request that its attempts share.
@@ -333,7 +355,7 @@ impl Plan<'_> {
         let pick = PickRequest {
             hash: self.hash,
             avoid: if avoids { &attempts.tried } else { &[] },
-            original_dst: downstream.original_dst.or(Some(downstream.local)),
+            original_dst: Some(downstream.destination()),
         };
         let configured = self.cluster.config().http;
         let target = Target {

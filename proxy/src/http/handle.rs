@@ -33,11 +33,11 @@ pub(super) async fn handle(
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let upgrade = upgrade_of(request.headers())
-        .filter(|protocol| protocol != "h2c")
+        .filter(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"))
         .map(|protocol| (hyper::upgrade::on(&mut request), protocol));
     let (mut parts, incoming) = request.into_parts();
     let mut exchange = open(&session, &parts);
-    let mut wanted = Wanted { grpc: exchange.record.grpc, peer_metadata: false };
+    let mut wanted = Wanted { grpc: exchange.record.grpc, ..Wanted::default() };
     if let Err(reply) = check(&session, &mut parts, &mut exchange) {
         return respond::local(&session, exchange, &wanted, reply);
     }
@@ -89,12 +89,15 @@ async fn act(
 
 fn upgrade_allowed(
     session: &Session,
-    of_route: &[String],
-    upgrade: Option<&(OnUpgrade, String)>,
+    of_route: &[(String, bool)],
+    upgrade: Option<&(OnUpgrade, HeaderValue)>,
 ) -> bool {
-    upgrade.is_none_or(|(_, protocol)| {
-        session.manager.upgrades.contains(protocol) || of_route.contains(protocol)
-    })
+    let Some((_, protocol)) = upgrade else { return true };
+    let is = |name: &str| protocol.as_bytes().eq_ignore_ascii_case(name.as_bytes());
+    match of_route.iter().find(|(name, _)| is(name)) {
+        Some((_, enabled)) => *enabled,
+        None => session.manager.upgrades.iter().any(|name| is(name)),
+    }
 }
 
 fn refuse_upgrade(session: &Session, job: Job) -> Response<ResponseBody> {
@@ -128,13 +131,17 @@ fn responded(
     edits: Edits<'_>,
 ) -> Response<ResponseBody> {
     let Job { mut exchange, wanted, .. } = job;
+    exchange.note(Flags::default(), "direct_response");
+    if wanted.grpc {
+        let text = String::from_utf8_lossy(&response.body).into_owned();
+        return respond::local(session, exchange, &wanted, LocalReply::new(response.status, text));
+    }
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(response.body.len()));
     if !response.body.is_empty() {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     }
     edits.apply(&mut headers);
-    exchange.note(Flags::default(), "direct_response");
     let answer = (response.status, headers, response.body.clone());
     respond::direct(session, exchange, &wanted, answer)
 }

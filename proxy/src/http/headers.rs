@@ -8,22 +8,26 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// The upgrade a request asks for (`websocket`), lower case; `None` without one.
+/// The upgrade a request asks for (`websocket`, in any case); `None` without one.
 #[must_use]
-pub fn upgrade_of(headers: &HeaderMap) -> Option<String> {
+pub fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
     let protocol = headers.get(UPGRADE)?;
     let connection = headers.get_all(CONNECTION).iter();
     let asks = connection
         .filter_map(|value| value.to_str().ok())
         .flat_map(|text| text.split(','))
         .any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
-    if asks { protocol.to_str().ok().map(|text| text.trim().to_ascii_lowercase()) } else { None }
+    asks.then(|| protocol.clone())
 }
 
 /// Removes what belongs to one connection only: hop-by-hop headers, headers that `connection`
 /// nominates, and `expect` (the proxy itself answers `100-continue`). `te: trailers` stays,
 /// because gRPC needs it.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Most messages have none of them; finding that out by names is much cheaper than by hashes.
+    if !headers.keys().any(|name| is_hop_by_hop(name.as_str())) {
+        return;
+    }
     if headers.contains_key(CONNECTION) {
         strip_nominated(headers);
     }
@@ -41,6 +45,20 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(TE);
         }
     }
+}
+
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            | "expect"
+            | "te"
+    )
 }
 
 /// Headers that `connection` names go, but never those that routing and framing rest on.
@@ -126,7 +144,7 @@ mod tests {
     #[test]
     fn upgrades_need_both_headers() {
         let both = headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")]);
-        assert_eq!(upgrade_of(&both).as_deref(), Some("websocket"));
+        assert_eq!(upgrade_of(&both).unwrap(), "WebSocket");
         assert_eq!(upgrade_of(&headers(&[("upgrade", "websocket")])), None);
     }
 

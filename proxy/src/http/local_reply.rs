@@ -15,6 +15,10 @@ pub(super) const NO_ROUTE: &str = "";
 pub(super) const NO_HEALTHY_UPSTREAM: &str = "no healthy upstream";
 /// Body when the upstream took too long.
 pub(super) const UPSTREAM_TIMEOUT: &str = "upstream request timeout";
+/// Body when nothing passed for too long.
+pub(super) const STREAM_TIMEOUT: &str = "stream timeout";
+/// Body when the client broke the protocol.
+pub(super) const BAD_REQUEST: &str = "Bad Request";
 /// Body when authorization refuses.
 pub(super) const RBAC_DENIED: &str = "RBAC: access denied";
 /// Body when a fault answers.
@@ -32,19 +36,22 @@ pub(super) struct LocalReply {
     pub(super) body: Cow<'static, str>,
     /// gRPC status, if it does not follow from the HTTP status.
     pub(super) grpc_status: Option<u32>,
+    /// Further headers.
+    pub(super) headers: Option<Box<HeaderMap>>,
 }
 
 impl LocalReply {
     /// An answer with a status and a text.
     #[must_use]
     pub(super) fn new(status: StatusCode, body: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, body: body.into(), grpc_status: None }
+        Self { status, body: body.into(), grpc_status: None, headers: None }
     }
 
     /// Status, headers, body and gRPC status of the answer.
     #[must_use]
     pub(super) fn render(self, grpc: bool) -> (StatusCode, HeaderMap, Bytes, Option<u32>) {
-        let mut headers = HeaderMap::with_capacity(8);
+        let mut headers = self.headers.map_or_else(HeaderMap::new, |headers| *headers);
+        headers.reserve(6);
         if grpc {
             let code = self.grpc_status.unwrap_or_else(|| grpc_of_http(self.status));
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -101,17 +108,10 @@ pub(super) fn http_of_grpc(code: u32) -> StatusCode {
     }
 }
 
-/// Text for a reset before the response began, with Envoy's opening words.
+/// Text for a reset before the response began, in Envoy's words.
 #[must_use]
-pub(super) fn reset_text(reason: &str, failure: Option<&str>) -> String {
-    let mut text = format!(
-        "upstream connect error or disconnect/reset before headers. reset reason: {reason}"
-    );
-    if let Some(failure) = failure {
-        text.push_str(", transport failure reason: ");
-        text.push_str(failure);
-    }
-    text
+pub(super) fn reset_text(reason: &str) -> String {
+    format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! [`Authorizer`].
 
 mod attempt;
+mod cors;
 mod downstream;
 mod filters;
 mod flags;

@@ -1,36 +1,55 @@
 //! Path normalisation, so that what authorization and routes compare is what the application
-//! sees: dot segments, backslashes, doubled slashes (RFC 3986, 5.2.4; Envoy's `normalize_path`
-//! and `merge_slashes`).
+//! sees: dot segments, backslashes, encoded letters, doubled slashes (RFC 3986, 5.2.4 and 6.2.2.2;
+//! Envoy's `normalize_path` and `merge_slashes`).
 
 use std::borrow::Cow;
 
-/// The path (without query) in normal form; `None` when it climbs above the root.
+/// The path (without query) in normal form; `None` when it is malformed.
 #[must_use]
 pub fn normalize(path: &str, dots: bool, slashes: bool) -> Option<Cow<'_, str>> {
-    let suspicious = (dots && has_dots(path)) || (slashes && path.contains("//"));
+    let suspicious = (dots && is_odd(path)) || (slashes && path.contains("//"));
     if !suspicious {
         return Some(Cow::Borrowed(path));
     }
     let mut text = Cow::Borrowed(path);
     if dots {
-        text = Cow::Owned(remove_dots(&decode_dots(&text.replace('\\', "/")))?);
+        text = Cow::Owned(remove_dots(&decode_unreserved(&text.replace('\\', "/"))));
     }
     if slashes {
         text = Cow::Owned(merge(&text));
     }
-    Some(text)
+    text.starts_with(['/', '*']).then_some(text)
 }
 
-fn has_dots(path: &str) -> bool {
-    path.contains("/.") || path.contains('\\') || path.contains("%2e") || path.contains("%2E")
+fn is_odd(path: &str) -> bool {
+    path.contains("/.") || path.contains(['\\', '%'])
 }
 
-/// A dot is unreserved: its encoded form means the same (RFC 3986, 6.2.2.2).
-fn decode_dots(path: &str) -> String {
-    path.replace("%2e", ".").replace("%2E", ".")
+/// Letters, digits and `-._~` mean the same encoded or not; everything else stays as it is.
+fn decode_unreserved(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        let (before, encoded) = rest.split_at(at);
+        out.push_str(before);
+        let code = encoded.get(1..3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match code.map(char::from).filter(|c| c.is_ascii_alphanumeric() || "-._~".contains(*c)) {
+            Some(plain) => {
+                out.push(plain);
+                rest = encoded.get(3..).unwrap_or_default();
+            }
+            None => {
+                out.push('%');
+                rest = encoded.get(1..).unwrap_or_default();
+            }
+        }
+    }
+    out.push_str(rest);
+    out
 }
 
-fn remove_dots(path: &str) -> Option<String> {
+/// Above the root there is only the root.
+fn remove_dots(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut segments = path.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
@@ -42,7 +61,7 @@ fn remove_dots(path: &str) -> Option<String> {
                 }
             }
             ".." => {
-                kept.pop()?;
+                kept.pop();
                 if last {
                     kept.push("");
                 }
@@ -50,7 +69,7 @@ fn remove_dots(path: &str) -> Option<String> {
             other => kept.push(other),
         }
     }
-    Some(format!("/{}", kept.join("/")))
+    format!("/{}", kept.join("/"))
 }
 
 fn merge(path: &str) -> String {
@@ -75,8 +94,10 @@ mod tests {
             ("/a/../b", Some("/b")),
             ("/a/b/..", Some("/a/")),
             ("/a/.", Some("/a/")),
-            ("/%2e%2E/b", None),
-            ("/..", None),
+            ("/%2e%2E/b", Some("/b")),
+            ("/..", Some("/")),
+            ("/%61%7E%2d%2f%C3", Some("/a~-%2f%C3")),
+            ("/a%2", Some("/a%2")),
             ("/a/%2e%2e/admin", Some("/admin")),
             ("/a\\..\\admin", Some("/admin")),
             ("/a//b", Some("/a//b")),

@@ -6,7 +6,7 @@
 use super::route::{RequestHead, rewritten_path};
 use crate::config::{Forward, Route};
 use crate::upstream::RequestBody;
-use http::header::{HOST, HeaderName};
+use http::header::{COOKIE, HOST, HeaderName};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
@@ -42,11 +42,24 @@ pub(super) fn canonical(parts: &mut Parts) -> bool {
             None => Uri::from(PathAndQuery::from_static("/")),
         };
     }
+    if parts.version == Version::HTTP_2 {
+        join_cookies(&mut parts.headers);
+    }
     let mut hosts = parts.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(host), None) => host.to_str().is_ok_and(is_host),
         (None, None) => parts.version == Version::HTTP_10,
         _ => false,
+    }
+}
+
+/// HTTP/2 may split `cookie` into crumbs; everything else wants it whole (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, whole);
     }
 }
 

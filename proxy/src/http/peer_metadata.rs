@@ -73,6 +73,9 @@ pub(super) struct Taken {
 impl PeerCache {
     /// Removes the exchange headers and reads the labels.
     pub(super) fn take(&self, headers: &mut HeaderMap) -> Taken {
+        if !headers.keys().any(|name| name.as_str().starts_with("x-envoy-peer-metadata")) {
+            return Taken::default();
+        }
         let id = headers.remove(METADATA_ID);
         let Some(value) = headers.remove(METADATA) else { return Taken::default() };
         Taken { labels: self.labels(value), both: id.is_some() }

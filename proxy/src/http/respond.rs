@@ -1,5 +1,6 @@
 //! Finishing responses: what every answer gets on its way downstream, ours and the upstream's.
 
+use super::cors::Admitted;
 use super::forwarded::milliseconds;
 use super::headers::{apply, grpc_status, strip_hop_by_hop};
 use super::local_reply::LocalReply;
@@ -8,7 +9,7 @@ use super::response_body::{BodyLimits, Held, ResponseBody};
 use super::session::Session;
 use crate::config::{Direction, Route, VirtualHost, WeightedCluster};
 use http::header::{HeaderName, SERVER};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
 
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
@@ -20,6 +21,8 @@ pub(super) struct Wanted {
     pub(super) peer_metadata: bool,
     /// gRPC was asked for.
     pub(super) grpc: bool,
+    /// A page of another origin asked and may have it.
+    pub(super) cors: Option<Box<Admitted>>,
 }
 
 /// Header changes of the response, from the narrowest to the widest.
@@ -125,23 +128,19 @@ pub(super) fn finish_headers(
     headers: &mut HeaderMap,
 ) {
     let manager = &session.manager;
-    if !(manager.pass_server_header && headers.contains_key(SERVER)) {
-        headers.insert(SERVER, server_name(&manager.server_name));
+    if !manager.pass_server_header {
+        headers.insert(SERVER, manager.server_name.clone());
     }
     if wanted.peer_metadata
         && let Some(local) = &session.worker.local
     {
         local.add_to(headers);
     }
+    if let Some(admitted) = &wanted.cors {
+        admitted.mark(headers);
+    }
     exchange.record.status = Some(status);
     if !manager.access_log.is_empty() {
         exchange.record.response_headers = Some(Box::new(headers.clone()));
     }
-}
-
-fn server_name(name: &str) -> HeaderValue {
-    if name == "istio-envoy" {
-        return HeaderValue::from_static("istio-envoy");
-    }
-    HeaderValue::from_str(name).unwrap_or_else(|_| HeaderValue::from_static("istio-envoy"))
 }

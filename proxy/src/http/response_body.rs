@@ -40,7 +40,33 @@ pub(super) struct Held {
 #[derive(Debug, Default)]
 pub(super) struct BodyLimits {
     pub(super) deadline: Option<Pin<Box<Sleep>>>,
-    pub(super) idle: Option<(Duration, Pin<Box<Sleep>>)>,
+    pub(super) idle: Option<IdleLimit>,
+}
+
+/// How long nothing may pass. Most bodies never wait, so the timer is made by the first that does.
+#[derive(Debug)]
+pub(super) struct IdleLimit {
+    limit: Duration,
+    last: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl IdleLimit {
+    pub(super) fn new(limit: Duration) -> Self {
+        Self { limit, last: Instant::now(), timer: None }
+    }
+
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        let end = self.last + self.limit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if end <= Instant::now() {
+                return true;
+            }
+            timer.as_mut().reset(end);
+        }
+        false
+    }
 }
 
 #[derive(Debug)]
@@ -118,8 +144,8 @@ impl Streaming {
         {
             return Some(ResponseError::Timeout);
         }
-        if let Some((_, idle)) = &mut self.limits.idle
-            && idle.as_mut().poll(cx).is_ready()
+        if let Some(idle) = &mut self.limits.idle
+            && idle.is_over(cx)
         {
             return Some(ResponseError::Idle);
         }
@@ -127,8 +153,8 @@ impl Streaming {
     }
 
     fn touch(&mut self) {
-        if let Some((limit, idle)) = &mut self.limits.idle {
-            idle.as_mut().reset(Instant::now() + *limit);
+        if let Some(idle) = &mut self.limits.idle {
+            idle.last = Instant::now();
         }
     }
 }
@@ -178,7 +204,7 @@ impl Body for ResponseBody {
                     Poll::Ready(Some(Err(ResponseError::Idle)))
                 }
                 Some(error) => {
-                    this.fail(Flags::UPSTREAM_TIMEOUT, "upstream_response_timeout");
+                    this.fail(Flags::UPSTREAM_TIMEOUT, "response_timeout");
                     Poll::Ready(Some(Err(error)))
                 }
             },

@@ -13,18 +13,18 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 /// Largest request head, as Envoy's `max_request_headers_kb`.
 const MAX_HEAD: usize = 60 * 1024;
-/// Most request headers.
-const MAX_HEADERS: usize = 100;
 /// HTTP/2 streams a client may have open at once.
 const MAX_STREAMS: u32 = 1024;
 /// Resets a client may cause before its connection is closed (rapid reset).
@@ -84,7 +84,8 @@ where
         Preface::Nothing => Ok(()),
         Preface::Http1 => {
             let mut builder = http1::Builder::new();
-            builder.max_headers(MAX_HEADERS).max_header_size(MAX_HEAD).max_buf_size(64 * 1024);
+            // hyper takes no more than 100 headers, as Envoy; saying so would cost a list of them.
+            builder.max_header_size(MAX_HEAD).max_buf_size(64 * 1024);
             let connection = pin!(builder.serve_connection(io, app).with_upgrades());
             run(connection, |c| c.graceful_shutdown(), &session, &drain).await
         }
@@ -112,6 +113,9 @@ fn negotiated(downstream: &Downstream) -> Option<Preface> {
 }
 
 /// Drives a connection; drain and idle time end it after the requests in flight.
+///
+/// This runs whenever the connection moves, several times a request. Drain and timer wake the task
+/// once they were asked, so afterwards only their flags are looked at.
 async fn run<C>(
     mut connection: Pin<&mut C>,
     shutdown: impl Fn(Pin<&mut C>),
@@ -122,27 +126,53 @@ where
     C: Future<Output = hyper::Result<()>>,
 {
     let limit = session.manager.idle_timeout.filter(|limit| !limit.is_zero());
-    let mut idle = pin!(tokio::time::sleep(limit.unwrap_or(Duration::from_secs(3600))));
+    let mut idle = pin!(limit.map(tokio::time::sleep));
     let mut drained = pin!(drain.cancelled());
-    let mut ending = false;
-    loop {
-        tokio::select! {
-            biased;
-            ended = connection.as_mut() => return Ok(ended?),
-            () = drained.as_mut(), if !ending => {
-                ending = true;
-                shutdown(connection.as_mut());
-            }
-            () = idle.as_mut(), if !ending && limit.is_some() => {
-                let limit = limit.unwrap_or_default();
-                let since = session.idle_since().unwrap_or_else(Instant::now);
-                if since.elapsed() >= limit {
-                    ending = true;
-                    shutdown(connection.as_mut());
-                } else {
-                    idle.as_mut().reset(tokio::time::Instant::from_std(since + limit));
-                }
+    let (mut registered, mut ending) = (false, false);
+    poll_fn(|cx| {
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            return Poll::Ready(Ok(ended?));
+        }
+        if ending {
+            return Poll::Pending;
+        }
+        if !registered {
+            registered = true;
+            ending = drained.as_mut().poll(cx).is_ready();
+            if let Some(timer) = idle.as_mut().as_pin_mut() {
+                // Whether it is over already is looked at below.
+                let _registered = timer.poll(cx);
             }
         }
+        ending = ending || drain.is_cancelled();
+        if let (Some(limit), Some(timer)) = (limit, idle.as_mut().as_pin_mut()) {
+            ending = ending || is_idle(session, limit, timer, cx);
+        }
+        if ending {
+            shutdown(connection.as_mut());
+            return connection.as_mut().poll(cx).map(|ended| Ok(ended?));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Whether the connection has carried nothing for `limit`; sets the timer anew if not.
+fn is_idle(
+    session: &Session,
+    limit: Duration,
+    mut timer: Pin<&mut Sleep>,
+    cx: &mut Context<'_>,
+) -> bool {
+    while timer.is_elapsed() {
+        let since = session.idle_since().unwrap_or_else(Instant::now);
+        if since.elapsed() >= limit {
+            return true;
+        }
+        timer.as_mut().reset(tokio::time::Instant::from_std(since + limit));
+        if timer.as_mut().poll(cx).is_pending() {
+            return false;
+        }
     }
+    false
 }

@@ -28,7 +28,7 @@ pub(super) fn switch(
     respond::upstream_headers(session, &mut exchange, &mut headers, edits);
     let status = StatusCode::SWITCHING_PROTOCOLS;
     respond::finish_headers(session, &mut exchange, &wanted, status, &mut headers);
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     if let Some(protocol) = protocol {
         headers.insert(UPGRADE, protocol);
     }

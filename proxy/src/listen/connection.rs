@@ -3,6 +3,7 @@
 
 use super::choose::{ConnectionFacts, choose};
 use super::destination::{canonical, original};
+use super::drain::Deadline;
 use super::inspect::{Found, InspectError, inspect};
 use super::tls::HandshakeError;
 use super::{ClientStream, ListenWorker};
@@ -10,10 +11,12 @@ use crate::authz::{ConnectionFacts as AuthzFacts, decide};
 use crate::config::{FilterChain, Listener, Terminal};
 use crate::http::{Downstream, Flags, ServeError};
 use crate::tcp::{self, TcpRecord};
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::Poll;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -89,10 +92,13 @@ async fn take(worker: &Rc<ListenWorker>, accepted: Accepted) -> Result<(), Conne
     };
     let life = worker.lives.enter(&connection.listener, &chain);
     let drain = life.drain.clone();
-    tokio::select! {
-        served = Box::pin(connection.serve(worker, &chain, drain.clone())) => served,
-        () = deadline(&drain, worker.drain_time) => Ok(()),
-    }
+    let mut deadline = Deadline::new(drain.clone(), worker.drain_time);
+    let mut serving = Box::pin(connection.serve(worker, &chain, drain));
+    poll_fn(|cx| match serving.as_mut().poll(cx) {
+        Poll::Ready(served) => Poll::Ready(served),
+        Poll::Pending => deadline.poll(cx).map(Ok),
+    })
+    .await
 }
 
 /// The listener that stands for the original destination, if this one hands over.
@@ -105,12 +111,6 @@ fn successor(
         return listener;
     };
     worker.shared.index.find(&worker.config.load(), destination).unwrap_or(listener)
-}
-
-/// Ends when a drain has lasted long enough.
-async fn deadline(drain: &CancellationToken, time: std::time::Duration) {
-    drain.cancelled().await;
-    tokio::time::sleep(time).await;
 }
 
 /// A connection of which is known where it goes and what it speaks.

@@ -6,9 +6,14 @@
 use crate::config::{FilterChain, Listener, Name, Snapshot};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Sleep;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// A filter chain that serves connections.
 #[derive(Debug)]
@@ -62,6 +67,53 @@ impl ChainLives {
             }
             stays
         });
+    }
+}
+
+/// The end of a drain: some time after it began.
+///
+/// It is asked every time its connection moves, so that must cost nothing: the task is registered
+/// for the beginning of the drain once, and only the token is looked at afterwards.
+pub(super) struct Deadline {
+    drain: CancellationToken,
+    time: Duration,
+    state: Waiting,
+}
+
+enum Waiting {
+    Unregistered,
+    Registered(#[expect(dead_code, reason = "wakes the task")] Registration),
+    Draining(Pin<Box<Sleep>>),
+}
+
+type Registration = Pin<Box<WaitForCancellationFutureOwned>>;
+
+impl Deadline {
+    pub(super) fn new(drain: CancellationToken, time: Duration) -> Self {
+        Self { drain, time, state: Waiting::Unregistered }
+    }
+
+    /// Ready when the drain has lasted long enough. Always asked by the same task.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Waiting::Draining(timer) = &mut self.state {
+            return timer.as_mut().poll(cx);
+        }
+        let begun = match &self.state {
+            Waiting::Unregistered => {
+                let mut registration = Box::pin(self.drain.clone().cancelled_owned());
+                let begun = registration.as_mut().poll(cx).is_ready();
+                self.state = Waiting::Registered(registration);
+                begun
+            }
+            Waiting::Registered(_) | Waiting::Draining(_) => self.drain.is_cancelled(),
+        };
+        if !begun {
+            return Poll::Pending;
+        }
+        let mut timer = Box::pin(tokio::time::sleep(self.time));
+        let over = timer.as_mut().poll(cx);
+        self.state = Waiting::Draining(timer);
+        over
     }
 }
 

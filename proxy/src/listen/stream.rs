@@ -2,6 +2,7 @@
 //!
 //! The twin of [`crate::upstream::Stream`]; knows nothing of what is carried.
 
+use crate::upstream::write_pieces;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -58,7 +59,10 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        with_stream!(self, stream => stream.poll_write_vectored(cx, bufs))
+        match self.get_mut() {
+            Self::Plain(tcp) => write_pieces(Pin::new(tcp), cx, bufs),
+            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -71,7 +71,7 @@ where
         return;
     };
     record.chose_cluster(worker.upstreams.cluster(cluster).map(|runtime| runtime.config()));
-    let connected = worker.upstreams.connect_tcp(cluster, record.downstream.original_dst);
+    let connected = worker.upstreams.connect_tcp(cluster, Some(record.downstream.destination()));
     let upstream = match Box::pin(connected).await {
         Ok(upstream) => upstream,
         Err(error) => {

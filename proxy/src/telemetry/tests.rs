@@ -86,7 +86,7 @@ fn manager(access_log: Vec<AccessLog>) -> Arc<HttpManager> {
         use_remote_address: false,
         generate_request_id: true,
         upgrades: Vec::new(),
-        server_name: name("istio-envoy"),
+        server_name: HeaderValue::from_static("istio-envoy"),
         pass_server_header: false,
         idle_timeout: None,
         stream_idle_timeout: None,

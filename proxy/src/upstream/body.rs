@@ -32,6 +32,8 @@ pub struct Meter {
     pub bytes: Cell<u64>,
     /// gRPC messages, where they are to be counted.
     pub grpc: Cell<Option<FrameCounter>>,
+    /// When data passed last.
+    pub last: Cell<Option<Instant>>,
     /// When the end was seen.
     pub ended_at: Cell<Option<Instant>>,
 }
@@ -45,6 +47,7 @@ impl Meter {
 
     fn add(&self, data: &[u8]) {
         self.bytes.set(self.bytes.get() + data.len() as u64);
+        self.last.set(Some(Instant::now()));
         if let Some(mut counter) = self.grpc.get() {
             counter.feed(data);
             self.grpc.set(Some(counter));

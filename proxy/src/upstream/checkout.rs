@@ -65,7 +65,8 @@ impl ClusterRuntime {
         let sni = request_sni(&config, host, demand);
         match demand.version {
             HttpVersion::Http1 => {
-                match host.pool.idle_http1(sni.as_ref(), config.max_requests_per_connection) {
+                let limits = (config.max_requests_per_connection, config.idle_timeout);
+                match host.pool.idle_http1(sni.as_ref(), limits) {
                     Some(lease) => Ok(lease),
                     None => self.more_http1(host, &config, demand, sni).await,
                 }
@@ -88,7 +89,8 @@ impl ClusterRuntime {
                 Ok(slot) => break slot,
                 Err(_) => wait_released(&host.pool).await,
             }
-            if let Some(lease) = host.pool.idle_http1(sni.as_ref(), max_requests) {
+            let limits = (max_requests, config.idle_timeout);
+            if let Some(lease) = host.pool.idle_http1(sni.as_ref(), limits) {
                 return Ok(lease);
             }
         };

@@ -40,6 +40,8 @@ pub struct ClusterRuntime {
     original: RefCell<HashMap<SocketAddr, Rc<Host>>>,
     resolved: Notify,
     seen: Cell<u64>,
+    /// Sweeps that did not find it in the configuration.
+    missed: Cell<u32>,
 }
 
 #[derive(Debug)]
@@ -95,6 +97,7 @@ impl ClusterRuntime {
             original: RefCell::default(),
             resolved: Notify::new(),
             seen: Cell::new(0),
+            missed: Cell::new(0),
         });
         runtime.watch_names();
         runtime
@@ -113,6 +116,17 @@ impl ClusterRuntime {
     /// True once for each `epoch`: the caller then calls [`Self::update`].
     pub(super) fn is_behind(&self, epoch: u64) -> bool {
         self.seen.replace(epoch) != epoch
+    }
+
+    /// A sweep found it in the configuration.
+    pub(super) fn found(&self) {
+        self.missed.set(0);
+    }
+
+    /// A sweep did not find it; gives how many did not.
+    pub(super) fn missed(&self) -> u32 {
+        self.missed.set(self.missed.get() + 1);
+        self.missed.get()
     }
 
     /// Takes over a new description and endpoints.

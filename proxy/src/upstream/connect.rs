@@ -46,13 +46,19 @@ async fn establish(dial: Dial) -> Result<Stream, UpstreamError> {
     let address = dial.address;
     let tcp = connect_tcp(address, dial.source)
         .await
-        .map_err(|e| UpstreamError::Connect { address, reason: e.to_string() })?;
+        .map_err(|e| UpstreamError::Connect { address, reason: words(&e) })?;
     let Some(tls) = dial.tls else { return Ok(Stream::Plain(tcp)) };
     let stream = TlsConnector::from(tls.config)
         .connect(tls.name, tcp)
         .await
         .map_err(|e| UpstreamError::Tls { address, reason: e.to_string() })?;
     Ok(Stream::Tls(Box::new(stream)))
+}
+
+/// The system's words for an error, without its number.
+fn words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split_once(" (os error").map_or(text.as_str(), |(words, _)| words).to_owned()
 }
 
 async fn connect_tcp(address: SocketAddr, source: Option<IpAddr>) -> std::io::Result<TcpStream> {

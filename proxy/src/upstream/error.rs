@@ -29,7 +29,7 @@ pub enum UpstreamError {
     #[error("connection timeout to {0}")]
     ConnectTimeout(SocketAddr),
     /// TCP connect failed.
-    #[error("cannot connect to {address}: {reason}")]
+    #[error("delayed connect error: {reason}")]
     Connect {
         /// Where to.
         address: SocketAddr,

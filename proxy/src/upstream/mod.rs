@@ -33,6 +33,7 @@ pub use host::{Busy, Host};
 pub use limits::{Breaker, Slot};
 pub use pool::{ConnectionFacts, Lease, SendFailure};
 pub use stream::Stream;
+pub(crate) use stream::write_pieces;
 
 use crate::config::{ClientTls, Cluster, Discovery, EndpointSet, Name, Snapshot, Transport};
 use arc_swap::ArcSwap;
@@ -46,6 +47,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tls::TlsMaterials;
 use tokio_util::task::TaskTracker;
+
+/// How many sweeps (seconds) a cluster outlasts its removal, for requests that are on their way.
+const LINGER: u32 = 5;
 
 /// What all workers share of the clusters.
 #[derive(Debug, Default)]
@@ -118,10 +122,8 @@ impl Upstreams {
             }
         }
         let Some(config) = snapshot.clusters.get(name) else {
-            if let Some(gone) = self.clusters.borrow_mut().remove(name) {
-                gone.retire();
-            }
-            return None;
+            // A request that found its route before the cluster went may still be sent; see `sweep`.
+            return self.clusters.borrow().get(name).map(Rc::clone);
         };
         let runtime = ClusterRuntime::new(
             Arc::clone(config),
@@ -163,18 +165,23 @@ impl Upstreams {
 
     fn sweep(&self, relax: bool) {
         let snapshot = self.config.load();
-        if self.swept.replace(snapshot.epoch) != snapshot.epoch {
-            self.clusters.borrow_mut().retain(|name, runtime| {
-                if let Some(config) = snapshot.clusters.get(name) {
+        let changed = self.swept.replace(snapshot.epoch) != snapshot.epoch;
+        self.clusters.borrow_mut().retain(|name, runtime| {
+            if let Some(config) = snapshot.clusters.get(name) {
+                if changed {
                     runtime.is_behind(snapshot.epoch);
                     runtime.update(config, endpoints(&snapshot, config));
-                    return true;
                 }
-                runtime.retire();
-                self.shared.forget(name);
-                false
-            });
-        }
+                runtime.found();
+                return true;
+            }
+            if runtime.missed() < LINGER {
+                return true;
+            }
+            runtime.retire();
+            self.shared.forget(name);
+            false
+        });
         let (now, now_ms) = (Instant::now(), host::now_ms());
         for runtime in self.clusters.borrow().values() {
             runtime.sweep(now, now_ms, relax);

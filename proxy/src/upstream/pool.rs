@@ -172,14 +172,16 @@ impl Pool {
     pub(super) fn idle_http1(
         self: &Rc<Self>,
         sni: Option<&Arc<str>>,
-        max_requests: u32,
+        (max_requests, limit): (u32, Option<Duration>),
     ) -> Option<Lease> {
         let mut idle = self.http1.borrow_mut();
         let mut at = idle.len();
         while at > 0 {
             at -= 1;
             let Some(candidate) = idle.get(at) else { break };
-            if candidate.sender.is_closed() {
+            // A server that keeps connections no longer than we do may be closing it right now.
+            let stale = limit.is_some_and(|limit| candidate.since.elapsed() >= limit);
+            if stale || candidate.sender.is_closed() {
                 drop(idle.remove(at));
             } else if candidate.sender.is_ready() && candidate.facts.sni.as_ref() == sni {
                 let IdleHttp1 { sender, facts, .. } = idle.remove(at);

@@ -38,6 +38,34 @@ impl Stream {
     }
 }
 
+/// Most bytes that are put together before they are written.
+const SMALL: usize = 2048;
+
+/// Writes pieces; few bytes are put together first, because sending one piece is cheaper for the
+/// kernel than gathering several.
+pub(crate) fn write_pieces(
+    tcp: Pin<&mut TcpStream>,
+    cx: &mut Context<'_>,
+    pieces: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+    if total > SMALL {
+        return tcp.poll_write_vectored(cx, pieces);
+    }
+    if let [only] = pieces {
+        return tcp.poll_write(cx, only);
+    }
+    let mut whole = [0; SMALL];
+    let mut filled = 0;
+    for piece in pieces {
+        if let Some(space) = whole.get_mut(filled..filled + piece.len()) {
+            space.copy_from_slice(piece);
+            filled += piece.len();
+        }
+    }
+    tcp.poll_write(cx, whole.get(..filled).unwrap_or_default())
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -69,7 +97,7 @@ impl AsyncWrite for Stream {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Plain(tcp) => write_pieces(Pin::new(tcp), cx, bufs),
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_write_vectored(cx, bufs),
         }
     }

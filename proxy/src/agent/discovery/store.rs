@@ -1,8 +1,10 @@
 //! What was received, what is in force, what is still awaited. Pure.
 //!
 //! Make before break: a new cluster is in force once its endpoints were answered, a new listener
-//! once its routes were; until then the version before it stays. What is refused leaves the last
-//! good version in place. Equal resources keep their identity, so nothing is rebuilt for them.
+//! once its routes were, and changed routes once the new clusters they name are; until then the
+//! version before it stays. A removed cluster stays in force
+//! while routes in force still name it, so whatever order changes come in, no request is lost
+//! between them. What is refused leaves the last good version in place. Equal resources keep their identity, so nothing is rebuilt for them.
 
 use crate::config::from_xds::{self, Resource};
 use crate::config::{
@@ -59,16 +61,31 @@ impl<T: PartialEq> Warm<T> {
         }
     }
 
-    /// Puts in force what is ready; what is no longer wanted is in force no more.
+    /// Puts in force what is ready.
     fn promote(&mut self, ready: impl Fn(&T) -> bool) {
         let Self { wanted, active } = self;
-        active.retain(|name, _| wanted.contains_key(name));
         for (name, new) in wanted {
             let same = active.get(name).is_some_and(|known| Arc::ptr_eq(known, new));
             if !same && ready(new) {
                 active.insert(Arc::clone(name), Arc::clone(new));
             }
         }
+    }
+
+    /// Those that are wanted and have no version in force.
+    fn cold(&self) -> BTreeSet<Name> {
+        self.wanted.keys().filter(|name| !self.active.contains_key(*name)).cloned().collect()
+    }
+
+    /// Something in force is wanted no more.
+    fn has_leftovers(&self) -> bool {
+        self.active.keys().any(|name| !self.wanted.contains_key(name))
+    }
+
+    /// What is no longer wanted is in force no more, unless `kept`.
+    fn forget(&mut self, kept: impl Fn(&Name) -> bool) {
+        let Self { wanted, active } = self;
+        active.retain(|name, _| wanted.contains_key(name) || kept(name));
     }
 
     /// Those that wait.
@@ -93,6 +110,7 @@ pub struct Store {
     /// Answers by resource name; `None`: there is no such resource.
     endpoints: HashMap<Name, Option<Arc<EndpointSet>>>,
     routes: HashMap<Name, Option<Arc<RouteConfig>>>,
+    routes_in_force: HashMap<Name, Arc<RouteConfig>>,
     names: Arc<NameTable>,
     versions: BTreeMap<(String, Name), String>,
     refused: BTreeMap<(String, Name), Refused>,
@@ -176,7 +194,8 @@ impl Store {
             type_url::CLUSTER => drop(self.clusters.wanted.remove(name)),
             type_url::LISTENER => drop(self.listeners.wanted.remove(name)),
             type_url::ENDPOINTS => drop(self.endpoints.insert(Arc::clone(name), None)),
-            type_url::ROUTES => drop(self.routes.insert(Arc::clone(name), None)),
+            // Listeners that need routes keep the last ones; without listeners they are forgotten.
+            type_url::ROUTES => drop(self.routes.entry(Arc::clone(name)).or_default()),
             type_url::NAME_TABLE => self.names = Arc::default(),
             _ => {}
         }
@@ -187,11 +206,19 @@ impl Store {
         let (endpoints, routes) = (&self.endpoints, &self.routes);
         self.clusters
             .promote(|cluster| eds(cluster).is_none_or(|name| endpoints.contains_key(name)));
+        let cold = self.clusters.cold();
+        promote_routes(&mut self.routes_in_force, routes, &cold);
         self.listeners.promote(|listener| rds(listener).all(|name| routes.contains_key(name)));
+        self.listeners.forget(|_| false);
+        if self.clusters.has_leftovers() {
+            let named = named_clusters(&self.listeners, &self.routes_in_force);
+            self.clusters.forget(|name| named.contains(name));
+        }
         let needed = self.needed_endpoints();
         self.endpoints.retain(|name, _| needed.contains(name));
         let needed_routes = self.needed_routes();
         self.routes.retain(|name, _| needed_routes.contains(name));
+        self.routes_in_force.retain(|name, _| needed_routes.contains(name));
         self.versions.retain(|(kind, name), _| match kind.as_str() {
             type_url::ENDPOINTS => needed.contains(name),
             type_url::ROUTES => needed_routes.contains(name),
@@ -231,14 +258,10 @@ impl Store {
             let set = self.endpoints.get(eds(cluster)?)?.as_ref()?;
             Some((Arc::clone(&cluster.name), Arc::clone(set)))
         });
-        let routes = self
-            .routes
-            .iter()
-            .filter_map(|(name, routes)| Some((Arc::clone(name), Arc::clone(routes.as_ref()?))));
         Snapshot {
             epoch: self.epoch,
             endpoints: endpoints.collect(),
-            routes: routes.collect(),
+            routes: self.routes_in_force.clone(),
             listeners: self.listeners.active.clone(),
             clusters: self.clusters.active.clone(),
             names: Arc::clone(&self.names),
@@ -273,6 +296,45 @@ fn eds(cluster: &Cluster) -> Option<&Name> {
         | Discovery::LogicalDns(_)
         | Discovery::OriginalDst { .. } => None,
     }
+}
+
+/// Puts routes in force; a change that names a cluster which is still cold waits for it.
+fn promote_routes(
+    in_force: &mut HashMap<Name, Arc<RouteConfig>>,
+    answered: &HashMap<Name, Option<Arc<RouteConfig>>>,
+    cold: &BTreeSet<Name>,
+) {
+    for (name, new) in answered.iter().filter_map(|(name, new)| Some((name, new.as_ref()?))) {
+        let waits = !cold.is_empty()
+            && in_force.contains_key(name)
+            && new.cluster_names().any(|cluster| cold.contains(cluster));
+        if !waits {
+            in_force.insert(Arc::clone(name), Arc::clone(new));
+        }
+    }
+}
+
+/// The clusters that listeners and routes in force name.
+fn named_clusters(
+    listeners: &Warm<Listener>,
+    routes: &HashMap<Name, Arc<RouteConfig>>,
+) -> BTreeSet<Name> {
+    let mut named = BTreeSet::new();
+    for listener in listeners.active.values() {
+        let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
+        for chain in chains {
+            match &chain.terminal {
+                Terminal::Tcp(proxy) => named.extend(proxy.clusters.iter().map(|(name, _)| name)),
+                Terminal::Http(manager) => {
+                    if let RouteSource::Inline(config) = &manager.routes {
+                        named.extend(config.cluster_names());
+                    }
+                }
+            }
+        }
+    }
+    named.extend(routes.values().flat_map(|config| config.cluster_names()));
+    named.into_iter().cloned().collect()
 }
 
 /// The names under which a listener's routes are discovered.

@@ -15,6 +15,13 @@ use lateen_xds::envoy::core::{Address, AggregatedConfigSource, ConfigSource, Nod
 use lateen_xds::envoy::core::{address, socket_address::PortSpecifier};
 use lateen_xds::envoy::endpoint::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints};
 use lateen_xds::envoy::endpoint::{Endpoint, lb_endpoint::HostIdentifier};
+use lateen_xds::envoy::listener::{Filter, FilterChain, Listener, filter};
+use lateen_xds::envoy::route::{Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost};
+use lateen_xds::envoy::route::{route, route_action, route_match};
+use lateen_xds::pb::envoy::extensions::filters::http::router::v3::Router;
+use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
+use lateen_xds::pb::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
+use lateen_xds::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 use lateen_xds::pb::google::protobuf::Any;
 use lateen_xds::{any, type_url};
 use std::sync::Arc;
@@ -35,6 +42,14 @@ fn eds_cluster(name: &str, seconds: i64) -> Any {
             service_name: name.to_owned(),
         }),
         connect_timeout: Some(lateen_xds::pb::google::protobuf::Duration { seconds, nanos: 0 }),
+        ..Cluster::default()
+    })
+}
+
+fn static_cluster(name: &str) -> Any {
+    any::pack(&Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into())),
         ..Cluster::default()
     })
 }
@@ -99,6 +114,110 @@ fn a_cluster_is_in_force_once_its_endpoints_are_known() {
     let snapshot = store.snapshot();
     assert!(snapshot.clusters.contains_key("b") && !snapshot.clusters.contains_key("a"));
     assert!(snapshot.endpoints.is_empty(), "there are none, and none are awaited");
+}
+
+fn tcp_listener(name: &str, cluster: &str) -> Any {
+    let proxy = TcpProxy {
+        stat_prefix: "t".to_owned(),
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
+        ..TcpProxy::default()
+    };
+    let config_type = Some(filter::ConfigType::TypedConfig(any::pack(&proxy)));
+    let filter = Filter { name: "tcp".to_owned(), config_type };
+    any::pack(&Listener {
+        name: name.to_owned(),
+        address: Some(socket("127.0.0.1", 1)),
+        filter_chains: vec![FilterChain { filters: vec![filter], ..FilterChain::default() }],
+        ..Listener::default()
+    })
+}
+
+#[test]
+fn a_removed_cluster_stays_while_something_in_force_names_it() {
+    let mut store = Store::default();
+    store.apply(&update(type_url::CLUSTER, &[("a", static_cluster("a"))], &[]));
+    store.apply(&update(type_url::LISTENER, &[("l", tcp_listener("l", "a"))], &[]));
+    store.apply(&update(type_url::CLUSTER, &[("b", static_cluster("b"))], &["a"]));
+    let names = |store: &mut Store| {
+        let mut names: Vec<_> = store.snapshot().clusters.into_keys().collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&mut store), ["a".into(), "b".into()]);
+    assert!(store.is_whole());
+    store.apply(&update(type_url::LISTENER, &[("l", tcp_listener("l", "b"))], &[]));
+    assert_eq!(names(&mut store), ["b".into()]);
+}
+
+#[test]
+fn changed_routes_wait_for_the_clusters_they_name() {
+    let routes = |cluster: &str| {
+        let action = RouteAction {
+            cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(cluster.to_owned())),
+            ..RouteAction::default()
+        };
+        let matches = RouteMatch {
+            path_specifier: Some(route_match::PathSpecifier::Prefix("/".to_owned())),
+            ..RouteMatch::default()
+        };
+        let route = Route {
+            r#match: Some(matches),
+            action: Some(route::Action::Route(action)),
+            ..Route::default()
+        };
+        let host = VirtualHost {
+            name: "v".to_owned(),
+            domains: vec!["*".to_owned()],
+            routes: vec![route],
+            ..VirtualHost::default()
+        };
+        any::pack(&RouteConfiguration {
+            name: "80".to_owned(),
+            virtual_hosts: vec![host],
+            ..RouteConfiguration::default()
+        })
+    };
+    let mut store = Store::default();
+    store.apply(&update(type_url::CLUSTER, &[("a", static_cluster("a"))], &[]));
+    store.apply(&update(type_url::LISTENER, &[("l", http_listener("l", "80"))], &[]));
+    store.apply(&update(type_url::ROUTES, &[("80", routes("a"))], &[]));
+    let named = |store: &mut Store| {
+        let snapshot = store.snapshot();
+        snapshot.routes["80"].cluster_names().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(named(&mut store), ["a"]);
+    store.apply(&update(type_url::CLUSTER, &[("b", eds_cluster("b", 1))], &[]));
+    store.apply(&update(type_url::ROUTES, &[("80", routes("b"))], &[]));
+    assert_eq!(named(&mut store), ["a"], "b has no endpoints yet");
+    store.apply(&update(type_url::ENDPOINTS, &[("b", endpoints("b", "10.0.0.1"))], &[]));
+    assert_eq!(named(&mut store), ["b"]);
+    store.apply(&update(type_url::ROUTES, &[], &["80"]));
+    assert_eq!(named(&mut store), ["b"], "the listener still needs them");
+}
+
+fn http_listener(name: &str, routes: &str) -> Any {
+    let router = any::pack(&Router::default());
+    let manager = hcm::HttpConnectionManager {
+        stat_prefix: "h".to_owned(),
+        route_specifier: Some(hcm::http_connection_manager::RouteSpecifier::Rds(hcm::Rds {
+            route_config_name: routes.to_owned(),
+            ..hcm::Rds::default()
+        })),
+        http_filters: vec![hcm::HttpFilter {
+            name: "router".to_owned(),
+            config_type: Some(hcm::http_filter::ConfigType::TypedConfig(router)),
+            ..hcm::HttpFilter::default()
+        }],
+        ..hcm::HttpConnectionManager::default()
+    };
+    let config_type = Some(filter::ConfigType::TypedConfig(any::pack(&manager)));
+    let filter = Filter { name: "http".to_owned(), config_type };
+    any::pack(&Listener {
+        name: name.to_owned(),
+        address: Some(socket("127.0.0.1", 1)),
+        filter_chains: vec![FilterChain { filters: vec![filter], ..FilterChain::default() }],
+        ..Listener::default()
+    })
 }
 
 #[test]

@@ -172,16 +172,19 @@ async fn start(servers: Vec<SocketAddr>) -> (SocketAddr, CancellationToken) {
     let conf = ResolvConf { servers, search: search() };
     let upstream = Upstream::new(&conf, Duration::from_millis(300), false);
     let server = Server::new(config, conf.search, upstream, TaskTracker::new());
-    let free = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let end = CancellationToken::new();
-    tokio::spawn(serve(server, free, end.clone()));
-    for _ in 0..100 {
-        if TcpStream::connect(free).await.is_ok() {
-            break;
+    // A port that is free now may be taken by another test before both sockets have it.
+    for _ in 0..50 {
+        let free = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let end = CancellationToken::new();
+        let serving = tokio::spawn(serve(Arc::clone(&server), free, end.clone()));
+        while !serving.is_finished() {
+            if TcpStream::connect(free).await.is_ok() && !serving.is_finished() {
+                return (free, end);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    (free, end)
+    panic!("no port could be had");
 }
 
 async fn ask_udp(server: SocketAddr, packet: &[u8]) -> Message {

@@ -69,8 +69,10 @@ fn forward(proto: &pb::RouteAction, defaults: &Defaults<'_>) -> Result<Forward, 
         upgrades: proto
             .upgrade_configs
             .iter()
-            .filter(|upgrade| truth(upgrade.enabled.as_ref(), true))
-            .map(|upgrade| upgrade.upgrade_type.to_ascii_lowercase())
+            .map(|upgrade| {
+                let enabled = truth(upgrade.enabled.as_ref(), true);
+                (upgrade.upgrade_type.to_ascii_lowercase(), enabled)
+            })
             .collect(),
     })
 }

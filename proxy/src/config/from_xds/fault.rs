@@ -1,50 +1,16 @@
-//! Fault injection of routes, and what else stands in their per-filter configuration.
+//! Fault injection of routes.
 
-use super::field::{duration, parts_per_million, type_name, unpack};
+use super::field::{duration, parts_per_million};
 use super::{At, Refusal, unsupported};
 use crate::config::{Abort, Fault};
-use envoy_types::pb::envoy::config::route::v3::FilterConfig;
 use envoy_types::pb::envoy::extensions::filters::common::fault::v3::FaultDelay;
 use envoy_types::pb::envoy::extensions::filters::common::fault::v3::fault_delay::FaultDelaySecifier;
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3::fault_abort::ErrorType;
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3::{FaultAbort, HttpFault};
-use envoy_types::pb::google::protobuf::Any;
 use http::StatusCode;
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
-const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
-
-/// The fault of a per-filter configuration; anything else in it is refused.
-pub(super) fn of(filters: &HashMap<String, Any>) -> Result<Option<Arc<Fault>>, Refusal> {
-    let mut fault = None;
-    for (name, any) in filters {
-        let taken = per_filter(any).at(&format!("typed_per_filter_config[{name}]"))?;
-        fault = fault.or(taken);
-    }
-    Ok(fault.map(Arc::new))
-}
-
-fn per_filter(any: &Any) -> Result<Option<Fault>, Refusal> {
-    match type_name(any) {
-        FAULT => take(&unpack(any)?).map(Some),
-        FILTER_CONFIG => {
-            let wrapper: FilterConfig = unpack(any)?;
-            unsupported(&[("disabled", wrapper.disabled)])?;
-            match &wrapper.config {
-                Some(inner) if type_name(inner) == FAULT => take(&unpack(inner)?).map(Some),
-                None => Ok(None),
-                Some(_) if wrapper.is_optional => Ok(None),
-                Some(inner) => Err(Refusal::new(format!("unknown extension {}", type_name(inner)))),
-            }
-        }
-        other => Err(Refusal::new(format!("unknown extension {other}"))),
-    }
-}
-
-fn take(proto: &HttpFault) -> Result<Fault, Refusal> {
+pub(super) fn take(proto: &HttpFault) -> Result<Fault, Refusal> {
     unsupported(&[
         ("upstream_cluster", !proto.upstream_cluster.is_empty()),
         ("headers", !proto.headers.is_empty()),

@@ -39,7 +39,9 @@ pub(super) fn take(proto: &Proto) -> Result<HttpManager, Refusal> {
             .into_iter()
             .flatten()
             .collect(),
-        server_name: server_name.into(),
+        server_name: http::HeaderValue::try_from(server_name)
+            .map_err(|_| Refusal::new("is not a header value"))
+            .at("server_name")?,
         pass_server_header: passes_server_header(proto)?,
         idle_timeout: limit(
             common.and_then(|common| common.idle_timeout.as_ref()),

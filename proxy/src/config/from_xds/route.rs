@@ -4,9 +4,10 @@ use super::action::{self, Defaults};
 use super::field::{WHOLE, number, runtime_share, truth};
 use super::headers::{self, header_lists};
 use super::matcher::{header, query};
-use super::{At, Refusal, each, fault, path_template, pattern, unsupported};
+use super::per_filter::{self, PerFilter};
+use super::{At, Refusal, each, path_template, pattern, unsupported};
 use crate::config::{
-    Fault, HeaderMatch, HeaderOps, PathMatch, Retry, Route, RouteConfig, RouteMatch, StringMatch,
+    HeaderMatch, HeaderOps, PathMatch, Retry, Route, RouteConfig, RouteMatch, StringMatch,
     VirtualHost,
 };
 use envoy_types::pb::envoy::config::route::v3 as pb;
@@ -37,7 +38,7 @@ pub(super) fn take(proto: &pb::RouteConfiguration) -> Result<RouteConfig, Refusa
     ])?;
     let outer = Outer {
         headers: headers::take(&header_lists!(proto))?,
-        fault: fault::of(&proto.typed_per_filter_config)?,
+        filters: per_filter::take(&proto.typed_per_filter_config)?,
         mirrors: action::mirrors(&proto.request_mirror_policies)?,
         max_body: number(proto.max_direct_response_body_size_bytes.as_ref(), DEFAULT_MAX_BODY),
     };
@@ -55,7 +56,7 @@ pub(super) fn take(proto: &pb::RouteConfiguration) -> Result<RouteConfig, Refusa
 /// What a route configuration says for all its virtual hosts.
 struct Outer {
     headers: HeaderOps,
-    fault: Option<Arc<Fault>>,
+    filters: PerFilter,
     mirrors: Vec<crate::config::Mirror>,
     max_body: u32,
 }
@@ -102,7 +103,7 @@ fn virtual_host(proto: &pb::VirtualHost, outer: &Outer) -> Result<VirtualHost, R
     let inherited = Inherited {
         retry,
         mirrors,
-        fault: fault::of(&proto.typed_per_filter_config)?.or_else(|| outer.fault.clone()),
+        filters: per_filter::take(&proto.typed_per_filter_config)?.within(&outer.filters),
         max_body: outer.max_body,
     };
     Ok(VirtualHost {
@@ -118,7 +119,7 @@ fn virtual_host(proto: &pb::VirtualHost, outer: &Outer) -> Result<VirtualHost, R
 struct Inherited {
     retry: Option<Arc<Retry>>,
     mirrors: Vec<crate::config::Mirror>,
-    fault: Option<Arc<Fault>>,
+    filters: PerFilter,
     max_body: u32,
 }
 
@@ -144,12 +145,14 @@ fn route(proto: &pb::Route, inherited: &Inherited) -> Result<Route, Refusal> {
         mirrors: &inherited.mirrors,
         max_body: inherited.max_body,
     };
+    let filters = per_filter::take(&proto.typed_per_filter_config)?.within(&inherited.filters);
     Ok(Route {
         name: proto.name.as_str().into(),
         matches,
         action: action::take(proto.action.as_ref(), &defaults)?,
         headers: headers::take(&header_lists!(proto))?,
-        fault: fault::of(&proto.typed_per_filter_config)?.or_else(|| inherited.fault.clone()),
+        fault: filters.fault,
+        cors: filters.cors,
     })
 }
 

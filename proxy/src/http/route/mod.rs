@@ -147,12 +147,12 @@ pub fn choose<'t>(table: &'t RouteTable, head: &RequestHead<'_>) -> Decision<'t>
 
 /// The share of a weighted route that `random` falls on.
 #[must_use]
-pub fn choose_cluster(forward: &Forward, random: u64) -> Option<&WeightedCluster> {
+pub fn choose_cluster(forward: &Forward, random: impl FnOnce() -> u64) -> Option<&WeightedCluster> {
     if let [only] = forward.clusters.as_slice() {
         return Some(only);
     }
     let total: u64 = forward.clusters.iter().map(|c| u64::from(c.weight)).sum();
-    let mut ticket = random.checked_rem(total)?;
+    let mut ticket = random().checked_rem(total)?;
     forward.clusters.iter().find(|cluster| {
         let weight = u64::from(cluster.weight);
         let hit = ticket < weight;

@@ -12,7 +12,14 @@ fn route(name: &str, path: PathMatch) -> Route {
     let response =
         crate::config::DirectResponse { status: StatusCode::OK, body: bytes::Bytes::new() };
     let action = RouteAction::Respond(response);
-    Route { name: name.into(), matches, action, headers: HeaderOps::default(), fault: None }
+    Route {
+        name: name.into(),
+        matches,
+        action,
+        headers: HeaderOps::default(),
+        fault: None,
+        cors: None,
+    }
 }
 
 fn prefix(value: &str) -> PathMatch {
@@ -177,9 +184,9 @@ fn weights_share_requests_out() {
         upgrades: Vec::new(),
     };
     let hits =
-        (0..1000).filter(|n| &*choose_cluster(&forward, *n).unwrap().cluster == "v1").count();
+        (0..1000).filter(|n| &*choose_cluster(&forward, || *n).unwrap().cluster == "v1").count();
     assert_eq!(hits, 900);
-    assert!((0..1000).all(|n| &*choose_cluster(&forward, n).unwrap().cluster != "off"));
+    assert!((0..1000).all(|n| &*choose_cluster(&forward, || n).unwrap().cluster != "off"));
 }
 
 #[test]

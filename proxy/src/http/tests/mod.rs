@@ -156,6 +156,7 @@ fn route_to(forward: Forward) -> Route {
         action: RouteAction::Forward(Box::new(forward)),
         headers: Default::default(),
         fault: None,
+        cors: None,
     }
 }
 
@@ -169,7 +170,7 @@ fn manager() -> HttpManager {
         use_remote_address: false,
         generate_request_id: true,
         upgrades: vec!["websocket".into()],
-        server_name: "istio-envoy".into(),
+        server_name: http::HeaderValue::from_static("istio-envoy"),
         pass_server_header: false,
         idle_timeout: None,
         stream_idle_timeout: None,
