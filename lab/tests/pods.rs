@@ -306,7 +306,9 @@ fn hooks_are_waited_for_and_the_deaf_are_killed() {
 fn a_pod_that_waits_for_something_can_be_removed() {
     on_node("a_pod_that_waits_for_something_can_be_removed", async |state| {
         let stage = Stage::start(&state).await;
-        let spec = json!({"containers": [{"name": "a", "image": "sh", "args": ["sleep 1000"]}],
+        let setting = json!([{"name": "net.ipv4.tcp_keepalive_time", "value": "77"}]);
+        let spec = json!({"securityContext": {"sysctls": setting}, "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "a", "image": "sh", "args": ["exec sleep 1000"]}],
             "volumes": [{"name": "v", "configMap": {"name": "later"}}]});
         for name in ["waits", "starts"] {
             stage.kubelet.run(pod(name, &spec));
@@ -319,6 +321,7 @@ fn a_pod_that_waits_for_something_can_be_removed() {
         stage.kubelet.remove(&key("waits")).await;
         stage.api.config_maps.lock().insert("later".into(), [].into());
         stage.ready("starts").await;
+        assert_eq!(stage.ok("starts", "cat /proc/sys/net/ipv4/tcp_keepalive_time").await, "77");
         stage.end().await;
     });
 }

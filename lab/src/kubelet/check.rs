@@ -36,6 +36,10 @@ pub(super) fn check(spec: &PodSpec) -> Result<(), CheckError> {
             return refuse(format!("spec.{field}"), why.to_owned());
         }
     }
+    if let Some(bad) = sysctls(spec).iter().find(|(name, _)| network_setting(name).is_none()) {
+        let text = format!("{:?} is not a setting of a pod's own network (net.*)", bad.0);
+        return refuse("spec.securityContext.sysctls".to_owned(), text);
+    }
     for (index, volume) in spec.volumes.iter().enumerate() {
         if !is_name(&volume.name) {
             return refuse(format!("spec.volumes[{index}].name"), not_a_name(&volume.name));
@@ -62,6 +66,28 @@ pub(super) fn check(spec: &PodSpec) -> Result<(), CheckError> {
         return refuse("spec.containers".to_owned(), "at least one is needed".to_owned());
     }
     Ok(())
+}
+
+/// Kernel settings a pod asks for.
+pub(super) fn sysctls(spec: &PodSpec) -> Vec<(&str, &str)> {
+    let context = spec.security_context.as_ref();
+    let list = context.and_then(|it| it.inherited.extra.get("sysctls")?.as_array());
+    list.into_iter()
+        .flatten()
+        .map(|it| {
+            let text = |key: &str| it[key].as_str().unwrap_or_default();
+            (text("name"), text("value"))
+        })
+        .collect()
+}
+
+/// The file below `/proc/sys/net` of a setting that belongs to a network.
+pub(super) fn network_setting(name: &str) -> Option<String> {
+    let rest = name.strip_prefix("net.").or_else(|| name.strip_prefix("net/"))?;
+    let clean = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    let parts: Vec<&str> = rest.split(['.', '/']).collect();
+    let all = parts.iter().all(|part| !part.is_empty() && part.chars().all(clean));
+    all.then(|| parts.join("/"))
 }
 
 /// Whether a text can be a name, and so part of a path.
@@ -118,6 +144,13 @@ fn check_container(container: &Container, spec: &PodSpec, path: &str) -> Result<
         if mount.mount_path.trim_matches('/').is_empty() {
             let text = "a path other than the root is needed".to_owned();
             return refuse(format!("volumeMounts[{index}].mountPath"), text);
+        }
+    }
+    for (index, port) in container.ports.iter().enumerate() {
+        let host = port.extra.get("hostPort").and_then(Value::as_u64).unwrap_or_default();
+        if host != 0 {
+            let text = "pods of a lab are reached by their own addresses; leave the field out";
+            return refuse(format!("ports[{index}].hostPort"), text.to_owned());
         }
     }
     if container.extra.get("volumeDevices").is_some_and(|it| !it.is_null()) {
@@ -198,6 +231,17 @@ mod tests {
         let env = json!([{"name": "E", "valueFrom": {"fileKeyRef": {}}}]);
         let got = path(|spec| spec["containers"][0]["env"] = env);
         assert_eq!(got.unwrap(), "spec.containers[0].env[0].valueFrom");
+        let ports = json!([{"containerPort": 80, "hostPort": 80}]);
+        let got = path(|spec| spec["containers"][0]["ports"] = ports);
+        assert_eq!(got.unwrap(), "spec.containers[0].ports[0].hostPort");
+        let sysctl = |name: &str| {
+            let context = json!({"sysctls": [{"name": name, "value": "0"}]});
+            path(|spec| spec["securityContext"] = context)
+        };
+        assert_eq!(sysctl("net.ipv4.ip_unprivileged_port_start"), None);
+        for name in ["kernel.core_pattern", "net.", "net.../kernel/core_pattern", "net/../kernel"] {
+            assert_eq!(sysctl(name).unwrap(), "spec.securityContext.sysctls", "{name}");
+        }
         let context = json!({"capabilities": {"add": ["FLY"]}});
         let got = path(|spec| spec["containers"][0]["securityContext"] = context);
         assert_eq!(got.unwrap(), "spec.containers[0].securityContext");

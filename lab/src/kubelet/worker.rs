@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
+use super::check::{network_setting, sysctls};
 use super::judge::backoff;
 use super::order::{Step, ends, starts};
 use super::pod::PodContext;
@@ -68,6 +69,10 @@ async fn wanted(end: &mut End) {
 /// Fills volumes and connects the pod, as often as it takes.
 async fn connect(pod: &Arc<PodContext>, network: &Network) -> Sandbox {
     let facts = pod.facts();
+    let settings = sysctls(&facts.pod.spec).into_iter();
+    let settings =
+        settings.filter_map(|(name, value)| Some((network_setting(name)?, value.into())));
+    let settings: Vec<(String, String)> = settings.collect();
     let mut failures = 0;
     loop {
         let filled = pod.volumes.lock().refresh(&facts);
@@ -79,6 +84,7 @@ async fn connect(pod: &Arc<PodContext>, network: &Network) -> Sandbox {
                     pod: facts.key.name.clone(),
                     uid: facts.key.uid.clone(),
                     container: format!("{}-{}", facts.key.uid, number()),
+                    settings: settings.clone(),
                 };
                 let folder = pod.node.inner().join("netns");
                 match Sandbox::create(&folder, &name, network.clone()).await {

@@ -23,6 +23,8 @@ pub(crate) struct SandboxName {
     pub(crate) uid: String,
     /// Id of this sandbox; a pod may need several attempts.
     pub(crate) container: String,
+    /// Files below `/proc/sys/net` and what is written into them.
+    pub(crate) settings: Vec<(String, String)>,
 }
 
 /// Why there is no sandbox.
@@ -57,8 +59,8 @@ impl Sandbox {
         network: Network,
     ) -> Result<Self, SandboxError> {
         let netns = folder.join(&name.container);
-        let made = netns.clone();
-        tokio::task::spawn_blocking(move || namespace(&made))
+        let (made, settings) = (netns.clone(), name.settings.clone());
+        tokio::task::spawn_blocking(move || namespace(&made, &settings))
             .await
             .map_err(|e| SandboxError::Namespace(e.to_string()))?
             .map_err(SandboxError::Namespace)?;
@@ -111,12 +113,15 @@ impl Sandbox {
 }
 
 /// Makes a namespace and keeps it at `path`. In a thread of its own, which ends with it.
-fn namespace(path: &PathBuf) -> Result<(), String> {
+fn namespace(path: &PathBuf, settings: &[(String, String)]) -> Result<(), String> {
     const NONE: Option<&str> = None;
     let make = || {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|e| e.to_string())?;
         // As container runtimes do: no port needs a privilege in a pod of its own.
         set("ipv4/ip_unprivileged_port_start", "0").map_err(|e| e.to_string())?;
+        for (name, value) in settings {
+            set(name, value).map_err(|e| e.to_string())?;
+        }
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|e| e.to_string())?;
         }
