@@ -145,11 +145,8 @@ impl Connection {
         files: &[BorrowedFd<'_>],
     ) -> Result<Self, ClientError> {
         let layout = Layout { state: state::folder(name) };
-        let stream = match UnixStream::connect(layout.socket()).await {
-            Ok(stream) => stream,
-            Err(_) => {
-                return Err(ClientError::NoLab { name: name.to_owned(), living: state::sweep()? });
-            }
+        let Ok(stream) = UnixStream::connect(layout.socket()).await else {
+            return Err(ClientError::NoLab { name: name.to_owned(), living: state::sweep()? });
         };
         let mut text =
             serde_json::to_vec(request).map_err(|error| io_error("the request")(error.into()))?;

@@ -1,6 +1,6 @@
 //! The API server and its controllers, with a control plane and a kubelet that do what the test
 //! says.
-#![expect(clippy::unwrap_used, reason = "a test ends at what it does not expect")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends at what it does not expect")]
 
 use std::path::Path;
 use std::pin::Pin;

@@ -1,10 +1,6 @@
 //! What speaks against an object of a Kubernetes kind: its shape, and what the lab cannot give.
 //!
 //! Pure. Istio's kinds are checked by `lateen_api::validate` before.
-#![expect(
-    clippy::result_large_err,
-    reason = "a finding is made once for a refused object, never on a hot path"
-)]
 
 use std::collections::BTreeSet;
 

@@ -69,7 +69,9 @@ pub fn replace(beside: &Path, folder: &Path, name: &str, text: &[u8]) -> io::Res
 }
 
 /// The addresses and port of the endpoints of a Service, for those who call it: first ready one.
-#[must_use]
+///
+/// # Errors
+/// When there is no such Service, port or endpoint.
 pub fn resolve(
     objects: &Objects,
     pods: &[Pod],

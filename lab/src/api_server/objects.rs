@@ -222,7 +222,6 @@ impl Objects {
 }
 
 impl Taken {
-    #[expect(clippy::result_large_err, reason = "a finding is made once for a refused object")]
     fn take(&mut self, object: &Object, now: &str) -> Result<(), Finding> {
         let role = Role::of(object);
         if let Some(namespace) = &object.metadata.namespace

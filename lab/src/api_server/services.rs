@@ -1,10 +1,6 @@
 //! What the API server adds to a Service: its type, cluster addresses of both families, ports.
 //!
 //! Pure: the addresses in use come in.
-#![expect(
-    clippy::result_large_err,
-    reason = "a finding is made once for a refused object, never on a hot path"
-)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -171,9 +167,8 @@ fn addresses(
     let mut addresses = Vec::new();
     for family in wanted {
         let own = given.iter().chain(&kept).copied().find(|it| Family::of(*it) == family);
-        let address = match own.or_else(|| free(family, &taken)) {
-            Some(address) => address,
-            None => return Err(Finding::error("spec.clusterIP", "no cluster address is left")),
+        let Some(address) = own.or_else(|| free(family, &taken)) else {
+            return Err(Finding::error("spec.clusterIP", "no cluster address is left"));
         };
         taken.insert(address);
         addresses.push(address);

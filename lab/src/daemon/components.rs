@@ -41,7 +41,6 @@ pub(super) struct Component {
     recipe: Recipe,
     wanted: watch::Sender<bool>,
     running: watch::Receiver<bool>,
-    starts: watch::Receiver<u64>,
 }
 
 /// The task of a component.
@@ -50,16 +49,14 @@ pub(super) struct Keeper {
     recipe: Recipe,
     wanted: watch::Receiver<bool>,
     running: watch::Sender<bool>,
-    starts: watch::Sender<u64>,
 }
 
 /// A component and its task; nothing runs yet.
 pub(super) fn component(recipe: Recipe) -> (Component, Keeper) {
     let (wanted_in, wanted) = watch::channel(true);
     let (running_in, running) = watch::channel(false);
-    let (starts_in, starts) = watch::channel(0);
-    let keeper = Keeper { recipe: recipe.clone(), wanted, running: running_in, starts: starts_in };
-    (Component { recipe, wanted: wanted_in, running, starts }, keeper)
+    let keeper = Keeper { recipe: recipe.clone(), wanted, running: running_in };
+    (Component { recipe, wanted: wanted_in, running }, keeper)
 }
 
 impl Component {
@@ -76,11 +73,6 @@ impl Component {
     /// Whether it runs.
     pub(super) fn running(&self) -> watch::Receiver<bool> {
         self.running.clone()
-    }
-
-    /// How often it was started so far.
-    pub(super) fn starts(&self) -> u64 {
-        *self.starts.borrow()
     }
 
     /// Kills it; returns when it is gone.
@@ -110,7 +102,6 @@ impl Keeper {
             }
             match spawn(&self.recipe) {
                 Ok(mut child) => {
-                    self.starts.send_modify(|count| *count += 1);
                     self.running.send_replace(true);
                     let ended = self.watch(&mut child, &stop).await;
                     self.running.send_replace(false);
@@ -204,12 +195,19 @@ mod tests {
         let (component, keeper) = component(recipe);
         let stop = CancellationToken::new();
         let task = tokio::spawn(keeper.run(stop.clone()));
+        let log = component.log().clone();
+        let started = async |times: usize| {
+            while std::fs::read_to_string(&log).unwrap_or_default().lines().count() != times {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
         let story = async {
             component.start().await;
+            started(1).await;
             component.kill().await;
-            assert_eq!(component.starts(), 1);
+            assert!(!*component.running().borrow());
             component.start().await;
-            assert_eq!(component.starts(), 2);
+            started(2).await;
             stop.cancel();
             task.await.unwrap();
             assert!(!*component.running().borrow());

@@ -76,7 +76,7 @@ async fn bring(lab: &Lab, texts: &[ManifestText], back: &mut Back) -> io::Result
     let speaks = lab
         .cluster
         .published()
-        .until(|it| it.status().and(it.webhooks()).and(it.root_certificate()));
+        .until(|it| it.status().zip(it.webhooks()).zip(it.root_certificate()));
     if tokio::time::timeout(FIRST_WORD, speaks).await.is_err() {
         let mut reasons = vec![format!("{CONTROL_PLANE} did not come up; the end of its log:")];
         reasons.extend(requests::tail(lab.components[0].log(), TAIL));
