@@ -48,6 +48,15 @@ fn fields_of_a_pod_become_settings() {
 }
 
 #[test]
+fn the_order_of_ports_is_no_difference() {
+    let plan = |list: &str| {
+        RedirectPlan::new(&settings(&json!({pod::EXCLUDE_OUTBOUND_PORTS: list}), &json!({})))
+    };
+    assert_eq!(plan("80,443,80"), plan("443,80"));
+    assert_ne!(plan("80,443"), plan("80"));
+}
+
+#[test]
 fn what_cannot_be_honoured_names_the_annotation() {
     for (annotation, value) in [
         (pod::MODE, "WRONG"),

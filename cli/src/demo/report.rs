@@ -6,6 +6,9 @@ use anyhow::Context;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
+/// Columns of the table: what a terminal shows without wrapping, or a log without scrolling.
+const WIDTH: u16 = 110;
+
 /// Something the mesh is said to do, and whether it was seen to do it.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Claim {
@@ -50,7 +53,8 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED);
-        table.set_content_arrangement(ContentArrangement::Disabled);
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(WIDTH);
         table.set_header(["", "claim", "seen from outside"]);
         for claim in &self.claims {
             let mark = if claim.ok { "ok" } else { "FAIL" };

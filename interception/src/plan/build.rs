@@ -86,8 +86,12 @@ fn udp() -> Match {
     Match::Protocol(Protocol::Udp)
 }
 
+/// Ports in order: lists that name the same ports are the same plan.
 fn ports(name: &'static str, ports: &[u16]) -> Match {
-    Match::DestinationPort(Ports { name, ports: ports.to_vec() })
+    let mut ports = ports.to_vec();
+    ports.sort_unstable();
+    ports.dedup();
+    Match::DestinationPort(Ports { name, ports })
 }
 
 fn port(port: u16) -> Match {

@@ -98,6 +98,9 @@ struct GetArgs {
     /// HTTP/2 by prior knowledge.
     #[arg(long)]
     http2: bool,
+    /// POST the body as one gRPC message.
+    #[arg(long)]
+    grpc: bool,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -149,11 +152,9 @@ async fn get(args: GetArgs) -> anyhow::Result<()> {
         let name: HeaderName = name.trim().parse().with_context(|| format!("header {header:?}"))?;
         headers.append(name, HeaderValue::from_str(value.trim())?);
     }
-    let call = Call::get(&args.url)?
-        .method(args.method)
-        .headers(headers)
-        .body(args.data.into_bytes().into())
-        .http2(args.http2);
+    let data = args.data.into_bytes();
+    let call = Call::get(&args.url)?.method(args.method).headers(headers).http2(args.http2);
+    let call = if args.grpc { call.grpc(&data) } else { call.body(data.into()) };
     let load = Load {
         count: args.count,
         seconds: args.seconds.map(Duration::from_secs_f64),

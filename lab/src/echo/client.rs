@@ -5,7 +5,9 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_TYPE, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, UPGRADE,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::{http1, http2};
@@ -125,6 +127,18 @@ impl Call {
     pub fn http2(mut self, on: bool) -> Self {
         self.http2 = on;
         self
+    }
+
+    /// The same as a gRPC call of one message: framed, posted, over HTTP/2.
+    #[must_use]
+    pub fn grpc(mut self, message: &[u8]) -> Self {
+        // A message whose length does not fit four bytes is sent without one, and refused.
+        let length = u32::try_from(message.len()).unwrap_or_default().to_be_bytes();
+        self.body = [&[0], length.as_slice(), message].concat().into();
+        let grpc = HeaderValue::from_static("application/grpc");
+        self.headers.insert(CONTENT_TYPE, grpc);
+        self.headers.insert(TE, HeaderValue::from_static("trailers"));
+        self.method(Method::POST).http2(true)
     }
 
     /// Host and port the request goes to.
