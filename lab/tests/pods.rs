@@ -257,7 +257,9 @@ fn a_pod_that_runs_to_its_end_ends_its_sidecars() {
     on_node("a_pod_that_runs_to_its_end_ends_its_sidecars", async |state| {
         let stage = Stage::start(&state).await;
         let spec = json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
-            "initContainers": [{"name": "proxy", "image": "x/y", "restartPolicy": "Always"}],
+            "initContainers": [
+                {"name": "proxy", "image": "x/y", "restartPolicy": "Always"},
+                {"name": "short", "image": "sh", "command": ["/bin/true"]}],
             "containers": [{"name": "job", "image": "sh", "args": ["sleep 0.2"]}]});
         stage.kubelet.run(pod("job", &spec));
         let told = stage.wait("it has succeeded", |told| {
@@ -268,7 +270,24 @@ fn a_pod_that_runs_to_its_end_ends_its_sidecars() {
             };
             status.is_some_and(|it| it.phase.as_deref() == Some("Succeeded") && ended(it))
         });
-        told.await;
+        let told = told.await;
+        assert_eq!(told.events, [], "a pod that does well has nothing to say");
+        // Short programs in number: none may be taken for one that did not start.
+        let spec = json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "short", "image": "sh", "command": ["/bin/true"]}]});
+        for number in 0..20 {
+            stage.kubelet.run(pod(&format!("short-{number}"), &spec));
+        }
+        let told = stage.wait("all have succeeded", |told| {
+            let ended = |status: &lateen_api::core::PodStatus| {
+                ["Succeeded", "Failed"].contains(&status.phase.as_deref().unwrap_or_default())
+            };
+            told.statuses.values().filter(|status| ended(status)).count() == 21
+        });
+        let told = told.await;
+        assert_eq!(told.events, []);
+        let done = |it: &lateen_api::core::PodStatus| it.phase.as_deref() == Some("Succeeded");
+        assert!(told.statuses.values().all(done), "{:#?}", told.statuses);
         stage.end().await;
     });
 }

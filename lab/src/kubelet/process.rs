@@ -98,7 +98,11 @@ async fn launch(
         accepted = socket.accept() => accepted.map_err(|e| e.to_string())?.0,
         status = child.wait() => {
             let code = status.map(code).map_err(|e| e.to_string())?;
-            return Err(format!("{LAUNCHER} ended with {code}; its log says why"));
+            // A short program may have ended before its start was looked at.
+            let accepted = timeout(Duration::ZERO, socket.accept()).await;
+            let accepted = accepted.ok().and_then(Result::ok);
+            let failed = || format!("{LAUNCHER} ended with {code}; its log says why");
+            accepted.ok_or_else(failed)?.0
         }
     };
     let pid = stream.peer_cred().map_err(|e| e.to_string())?.pid();
