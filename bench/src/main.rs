@@ -7,6 +7,7 @@ mod figure;
 mod hop;
 mod process;
 mod sandbox;
+mod webhook;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,7 +24,7 @@ struct Settings {
     /// Folder of the release binaries.
     #[arg(long)]
     bin: PathBuf,
-    /// Only benchmarks whose name begins with this: cni, sidecar, http.
+    /// Only benchmarks whose name begins with this: cni, injection, sidecar, http.
     #[arg(long, default_value = "")]
     only: String,
     /// A stock Envoy; without it the ratio to Envoy is not measured.
@@ -47,6 +48,9 @@ fn main() -> anyhow::Result<ExitCode> {
     let wanted = |name: &str| name.starts_with(&settings.only);
     if wanted("cni") {
         report.add(cni::measure(&settings.bin));
+    }
+    if wanted("injection") {
+        report.add(webhook::measure());
     }
     if wanted("sidecar") || wanted("http") {
         report.add(hop::measure(&settings.bin, settings.envoy.as_deref(), settings.requests));

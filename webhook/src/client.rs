@@ -175,6 +175,7 @@ async fn exchange(
     };
     let stream =
         TcpStream::connect(endpoint.address).await.map_err(|error| broken("connect", &error))?;
+    stream.set_nodelay(true).map_err(|error| broken("TCP_NODELAY", &error))?;
     let stream = TlsConnector::from(config)
         .connect(name, stream)
         .await

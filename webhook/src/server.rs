@@ -32,6 +32,9 @@ use crate::stats::{Counters, Outcome};
 
 pub use path::{PathError, environment};
 
+/// Bytes of a body that a peer may send before it is asked for more: a large pod in one go.
+const STREAM_WINDOW: u32 = 1 << 20;
+
 /// Bounds of the server.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -127,7 +130,13 @@ async fn accept(
 ) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
     let permit = Arc::clone(connections).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
+        Ok((stream, _)) => {
+            // Answers leave at once, also beside a window update that is not acknowledged yet.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "webhook: TCP_NODELAY");
+            }
+            Some((stream, permit))
+        }
         Err(error) => {
             tracing::warn!(%error, "webhook cannot accept a connection");
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -163,6 +172,8 @@ async fn connection(
     builder
         .http2()
         .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(2 * STREAM_WINDOW)
         .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
         .max_concurrent_streams(u32::try_from(limits.requests).unwrap_or(u32::MAX))
         .keep_alive_interval(limits.patience)
