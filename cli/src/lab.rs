@@ -237,6 +237,7 @@ async fn bring_up(up: Up) -> anyhow::Result<ExitCode> {
         _ = tokio::signal::ctrl_c() => {
             show::say("taking the lab down ...");
             client::down(&up.name).await?;
+            show::say(&format!("lab {} is down", up.name));
             return Ok(ExitCode::SUCCESS);
         }
     };

@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::api_server::builtin;
 use crate::api_server::cluster::Cluster;
 use crate::api_server::controller::{Controller, Folders};
-use crate::api_server::published::Published;
+use crate::api_server::published::{self, Published};
 use crate::api_server::token::{ISSUER, Signer};
 use crate::clock;
 use crate::kubelet::Kubelet;
@@ -50,6 +50,10 @@ const NODE_AGENT: &str = "lateen-cni-node";
 /// How long the first request may be away before the lab ends.
 const LONELY: Duration = Duration::from_secs(20);
 
+/// Pause after a connection could not be taken: there may be no file descriptors.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long a request may take to come in.
+const INCOMING: Duration = Duration::from_secs(30);
 /// How long pods may take to end with the lab.
 const GRACE: Duration = Duration::from_millis(1500);
 
@@ -159,7 +163,9 @@ async fn end(lab: Arc<Lab>, components: (TaskTracker, CancellationToken), reques
     tasks.close();
     tasks.wait().await;
     tracing::info!("components have ended");
-    requests.wait().await;
+    if tokio::time::timeout(GRACE, requests.wait()).await.is_err() {
+        tracing::warn!(open = requests.len(), "requests are left unanswered");
+    }
     if let Some(lab) = Arc::into_inner(lab) {
         lab.node.stop().await;
     }
@@ -219,12 +225,14 @@ fn components(
             ("cluster-domain", DOMAIN.to_owned()),
         ]),
         log: layout.logs().join(format!("{CONTROL_PLANE}.log")),
+        stale: Some(layout.published().join(published::STATUS)),
     };
     let node_agent = Recipe {
         name: NODE_AGENT,
         program: settings.binaries.join(NODE_AGENT),
         arguments: flags(&[("pods-dir", text(&layout.pods())), ("run-dir", text(&agent))]),
         log: layout.logs().join(format!("{NODE_AGENT}.log")),
+        stale: None,
     };
     Ok([component(control_plane), component(node_agent)])
 }
@@ -245,15 +253,17 @@ async fn accept(lab: &Arc<Lab>, listener: &UnixListener, requests: &TaskTracker)
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection was not taken");
+                tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
         lab.visited.cancel();
         let lab = Arc::clone(lab);
         requests.spawn(async move {
-            match Attended::read(stream).await {
-                Ok(attended) => requests::answer(&lab, attended).await,
-                Err(error) => tracing::warn!(%error, "a request was not read"),
+            match tokio::time::timeout(INCOMING, Attended::read(stream)).await {
+                Ok(Ok(attended)) => requests::answer(&lab, attended).await,
+                Ok(Err(error)) => tracing::warn!(%error, "a request was not read"),
+                Err(_) => tracing::warn!("a request did not come in"),
             }
         });
     }

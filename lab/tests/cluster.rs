@@ -2,6 +2,8 @@
 //! says.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends at what it does not expect")]
 
+mod hook;
+
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -268,6 +270,45 @@ async fn a_webhook_that_is_nowhere_keeps_pods_from_being_made() {
     std::fs::write(file, hook("Ignore").to_string()).unwrap();
     bench.run(1).await;
     assert_eq!(bench.cluster.rows()[0].reason, "skipped.hook-failed");
+}
+
+/// Makes the Service of a webhook, with an endpoint where the webhook is.
+fn service_of(webhook: &hook::Webhook) -> String {
+    let (address, port) = (webhook.address.ip(), webhook.address.port());
+    format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: test, labels: {{mesh: 'yes'}}}}\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {{name: hook, namespace: test}}\n\
+         spec: {{ports: [{{port: 443}}]}}\n---\n\
+         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{name: hook, namespace: test, labels: {{kubernetes.io/service-name: hook}}}}\n\
+         addressType: IPv4\nendpoints: [{{addresses: [{address}]}}]\nports: [{{port: {port}}}]\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_webhook_denies_refuses_the_whole_call() {
+    let denial = json!({
+        "allowed": false,
+        "status": {"message": "annotation x is odd", "code": 400, "reason": "denied.annotation"},
+    });
+    let webhook =
+        hook::Webhook::start(vec![denial, json!({"allowed": true}), json!({"allowed": true})])
+            .await;
+    let bench = Bench::new(&json!({"webhooks": [webhook.hook("Fail")]}));
+    bench.apply(&service_of(&webhook)).await.unwrap();
+    let meshed = deployment(1, "a").replace("{name: web}", "{name: web, namespace: test}");
+    let said = bench.apply(&meshed).await.unwrap_err();
+    assert!(said.starts_with("t.yaml:1: Deployment test/web: spec.template: "), "{said}");
+    assert!(said.contains("annotation x is odd"), "{said}");
+    assert!(!bench.config().contains("\"name\":\"web\""), "the Service was taken");
+    assert!(bench.cluster.rows().is_empty());
+    bench.apply(&meshed).await.unwrap();
+    let pod = bench.run(1).await;
+    assert_eq!(pod["metadata"]["namespace"], "test");
+    let asked = webhook.asked.lock().unwrap();
+    let dry: Vec<&Value> = asked.iter().map(|review| &review["request"]["dryRun"]).collect();
+    assert_eq!(dry, [true, true, false]);
+    assert!(asked[0]["request"]["object"]["metadata"]["name"].is_null());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -84,6 +84,8 @@ pub struct Surroundings<'a> {
     pub namespace: &'a str,
     /// Labels of that namespace.
     pub namespace_labels: &'a BTreeMap<String, String>,
+    /// Whether hooks are only asked what they would say.
+    pub dry_run: bool,
 }
 
 /// Finds an endpoint of a Service: namespace, name, port.
@@ -119,7 +121,7 @@ pub async fn admit(
     let mut admitted =
         Admitted { pod, reason: NOT_SELECTED.to_owned(), hooks: Vec::new(), warnings: Vec::new() };
     for hook in hooks {
-        match ask(&hook, &admitted.pod, around.namespace, services).await {
+        match ask(&hook, &admitted.pod, &around, services).await {
             Ok(answer) => take(&mut admitted, &hook, answer)?,
             Err(reason) if hook.fail_closed => {
                 return Err(AdmissionError::Call { hook: hook.name, reason });
@@ -161,7 +163,7 @@ fn take(admitted: &mut Admitted, hook: &Hook, answer: Answer) -> Result<(), Admi
 async fn ask(
     hook: &Hook,
     pod: &Value,
-    namespace: &str,
+    around: &Surroundings<'_>,
     services: &dyn Resolve,
 ) -> Result<Answer, String> {
     let endpoint = match &hook.target {
@@ -174,7 +176,7 @@ async fn ask(
             return Err(format!("{url}: the lab calls Services only, no URLs"));
         }
     };
-    let review = client::build_review(pod, namespace, &names::uid(), false);
+    let review = client::build_review(pod, around.namespace, &names::uid(), around.dry_run);
     let patience = Duration::from_secs(hook.timeout_seconds);
     let outcome = client::call(&endpoint, &hook.ca_bundle, &review, patience)
         .await

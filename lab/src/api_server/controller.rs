@@ -15,11 +15,12 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::admission::{self, Surroundings};
+use super::admission::{self, AdmissionError, Surroundings};
 use super::cluster::Cluster;
 use super::config_file;
 use super::manifest::Batch;
-use super::objects::Change;
+use super::objects::{Change, Objects};
+use super::pods;
 use super::writer::{Followed, Writer};
 use crate::clock;
 use crate::kubelet::{Kubelet, PodKey};
@@ -133,6 +134,10 @@ impl Controller {
         let _one_at_a_time = self.applying.lock().await;
         let taken = self.cluster.objects().with(batch, &clock::now())?;
         let mut warnings = taken.warnings;
+        let denied = self.rehearse(&taken.changes, &taken.objects).await;
+        if !denied.is_empty() {
+            return Err(denied);
+        }
         let revision = self.cluster.propose(taken.objects);
         let mut followed = self.followed.clone();
         let wait = followed.wait_for(|followed| followed.revision >= revision);
@@ -149,6 +154,7 @@ impl Controller {
         let (errors, remarks): (Vec<_>, Vec<_>) = said.into_iter().partition(Finding::is_error);
         if !errors.is_empty() {
             self.cluster.withdraw();
+            self.followed().await;
             return Err(errors);
         }
         self.cluster.accept();
@@ -159,6 +165,37 @@ impl Controller {
         });
         warnings.extend(new);
         Ok(Applied { changes: taken.changes, warnings })
+    }
+
+    /// Asks webhooks what they would say to the pods of what changes: a pod that is denied refuses
+    /// the call that asks for it. Hooks that do not answer are asked again for each pod.
+    async fn rehearse(&self, changes: &[Change], objects: &Objects) -> Vec<Finding> {
+        let mut denied = Vec::new();
+        let Some(configuration) = self.cluster.published().webhooks() else { return denied };
+        for change in changes.iter().filter(|change| change.verb != "unchanged") {
+            let Some((pod, path)) =
+                objects.get(&change.key).and_then(|it| pods::of(&change.key, it))
+            else {
+                continue;
+            };
+            let namespace = &change.key.object.namespace;
+            let labels = objects.namespace_labels(namespace).unwrap_or_default();
+            let around = Surroundings {
+                configuration: &configuration,
+                namespace,
+                namespace_labels: &labels,
+                dry_run: true,
+            };
+            let outcome = admission::admit(pod, around, &self.cluster).await;
+            if let Err(error @ AdmissionError::Denied { .. }) = outcome {
+                let finding = Finding::error(path, error.to_string());
+                denied.push(placed(
+                    Finding { object: Some(change.key.object.clone().into()), ..finding },
+                    change,
+                ));
+            }
+        }
+        denied
     }
 
     /// Waits until the control plane has loaded what is in force now, or cannot be waited for.
@@ -238,6 +275,7 @@ impl Controller {
             configuration: &configuration,
             namespace: &key.namespace,
             namespace_labels: &wish.namespace_labels,
+            dry_run: false,
         };
         match admission::admit(wish.pod, around, &self.cluster).await {
             Ok(admitted) => self.cluster.admitted(key, admitted).map(Ok),
@@ -269,13 +307,13 @@ fn about(changes: &[Change], findings: &[Finding]) -> Vec<Finding> {
     let concerned = findings.iter().filter_map(|finding| {
         let object = finding.object.as_ref()?;
         let change = changes.iter().find(|change| change.key.object == **object)?;
-        let (file, line) = change.place.rsplit_once(':')?;
-        Some(Finding {
-            file: Some(file.to_owned()),
-            line: line.parse().ok(),
-            document: None,
-            ..finding.clone()
-        })
+        Some(placed(finding.clone(), change))
     });
     concerned.collect()
+}
+
+/// A finding about the object of a change, with its place in the author's files.
+fn placed(finding: Finding, change: &Change) -> Finding {
+    let (file, line) = change.place.rsplit_once(':').unwrap_or((&change.place, ""));
+    Finding { file: Some(file.to_owned()), line: line.parse().ok(), document: None, ..finding }
 }

@@ -5,9 +5,11 @@
 
 use lateen_api::core::Deployment;
 use lateen_api::names::label;
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
 use super::names;
+use super::objects::{Key, Role};
 
 /// Where the default token is mounted.
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -47,6 +49,23 @@ pub fn from_template(value: &Value, typed: &Deployment, hash: &str) -> Value {
         "metadata": metadata,
         "spec": template["spec"],
     })
+}
+
+/// The pod that an object asks for, as it is before admission, and the path of what describes it;
+/// `None` for objects that ask for none.
+#[must_use]
+pub fn of(key: &Key, value: &Value) -> Option<(Value, &'static str)> {
+    let (mut pod, path) = match key.role {
+        Role::Pod => (value.clone(), ""),
+        Role::Deployment => {
+            let typed = Deployment::deserialize(value).ok()?;
+            let hash = names::template_hash(&value["spec"]["template"]);
+            (from_template(value, &typed, &hash), "spec.template")
+        }
+        _ => return None,
+    };
+    complete(&mut pod);
+    Some((pod, path))
 }
 
 /// The id of the ReplicaSet of a template: always the same for the same Deployment and template.

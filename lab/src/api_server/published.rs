@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::watch;
 
-const STATUS: &str = "status.json";
+/// File in which the control plane says what it thinks of the configuration.
+pub const STATUS: &str = "status.json";
 const WEBHOOK: &str = "mutatingwebhookconfiguration.json";
 const ROOT: &str = "istio-ca-root-cert.json";
 /// Time between looks in case the kernel keeps a change to itself.
@@ -73,16 +74,6 @@ impl Published {
         serde_json::from_value(value["data"].clone()).ok()
     }
 
-    /// Forgets what a former process said, so that the next one's words are news.
-    pub fn forget_status(&self) {
-        match std::fs::remove_file(self.folder.join(STATUS)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(%error, "the former status stays");
-            }
-            _ => {}
-        }
-    }
-
     /// Waits until `look` finds something.
     pub async fn until<T>(&self, mut look: impl FnMut(&Self) -> Option<T>) -> T {
         let mut news = self.news.clone();
@@ -125,7 +116,5 @@ mod tests {
         let both = async { tokio::join!(wait, write) };
         let (status, ()) = tokio::time::timeout(Duration::from_secs(5), both).await.unwrap();
         assert!(status.findings.is_empty());
-        published.forget_status();
-        assert!(published.status().is_none());
     }
 }

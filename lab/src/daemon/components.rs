@@ -33,6 +33,8 @@ pub(super) struct Recipe {
     pub(super) arguments: Vec<String>,
     /// File for its output.
     pub(super) log: PathBuf,
+    /// File of a former process that must not be taken for one of the next.
+    pub(super) stale: Option<PathBuf>,
 }
 
 /// A component. Cheap to clone.
@@ -151,6 +153,10 @@ async fn until(receiver: &mut watch::Receiver<bool>, state: bool) -> bool {
 }
 
 fn spawn(recipe: &Recipe) -> io::Result<Child> {
+    match recipe.stale.as_ref().map(std::fs::remove_file) {
+        Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let log = OpenOptions::new().create(true).append(true).open(&recipe.log)?;
     Command::new(&recipe.program)
         .args(&recipe.arguments)
@@ -191,7 +197,9 @@ mod tests {
             program: "/bin/sh".into(),
             arguments: vec!["-c".to_owned(), "echo started; exec sleep 600".to_owned()],
             log: folder.path().join("log"),
+            stale: Some(folder.path().join("stale")),
         };
+        std::fs::write(folder.path().join("stale"), "").unwrap();
         let (component, keeper) = component(recipe);
         let stop = CancellationToken::new();
         let task = tokio::spawn(keeper.run(stop.clone()));
@@ -204,6 +212,7 @@ mod tests {
         let story = async {
             component.start().await;
             started(1).await;
+            assert!(!folder.path().join("stale").exists());
             component.kill().await;
             assert!(!*component.running().borrow());
             component.start().await;

@@ -252,9 +252,6 @@ async fn component(lab: &Lab, name: &str, start: bool) -> Answered {
     if *component.running().borrow() {
         return Ok(Ok(()));
     }
-    if name == CONTROL_PLANE {
-        lab.cluster.published().forget_status();
-    }
     component.start().await;
     if name == CONTROL_PLANE {
         let speaks = lab.cluster.published().until(super::Published::status);

@@ -13,8 +13,8 @@ use crate::api_server::manifest::ManifestText;
 use crate::api_server::view::PodRow;
 use crate::protocol::Reply;
 
-/// How long pods may take to become ready.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long everything may take to become ready.
+const PATIENCE: Duration = Duration::from_secs(58);
 /// How long the control plane may take to say its first word.
 const FIRST_WORD: Duration = Duration::from_secs(20);
 /// Lines of a log that are shown with a failure.
@@ -73,6 +73,7 @@ type Outcome = Result<(), Vec<String>>;
 
 /// The inner result is the lab's, the outer one the connection's.
 async fn bring(lab: &Lab, texts: &[ManifestText], back: &mut Back) -> io::Result<Outcome> {
+    let deadline = Instant::now() + PATIENCE;
     let speaks = lab
         .cluster
         .published()
@@ -86,7 +87,6 @@ async fn bring(lab: &Lab, texts: &[ManifestText], back: &mut Back) -> io::Result
     if let Err(reasons) = apply(lab, texts, back).await? {
         return Ok(Err(reasons));
     }
-    let deadline = Instant::now() + PATIENCE;
     let mut told = BTreeMap::new();
     let mut revision = lab.cluster.revision();
     loop {
