@@ -71,16 +71,7 @@ fn contains(net: &IpNet, address: IpAddr) -> bool {
 }
 
 fn header_holds(wanted: &HeaderMatch, facts: &dyn Facts) -> bool {
-    let value = facts.header(&wanted.name);
-    let found = match (&value, &wanted.value) {
-        (Some(_), None) => true,
-        (Some(value), Some(matcher)) => matcher.matches(value),
-        (None, Some(matcher)) if wanted.treat_missing_as_empty => matcher.matches(""),
-        // There is no value that could differ.
-        (None, Some(_)) => return false,
-        (None, None) => false,
-    };
-    found != wanted.invert
+    wanted.accepts(facts.header(&wanted.name).as_deref())
 }
 
 fn path_holds(wanted: &PathMatch, path: &str) -> bool {

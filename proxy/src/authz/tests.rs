@@ -15,7 +15,7 @@ fn exact(text: &str) -> StringMatch {
 }
 
 fn header(name: &str, value: Option<StringMatch>, invert: bool) -> HeaderMatch {
-    HeaderMatch { name: name.into(), value, invert, treat_missing_as_empty: false }
+    HeaderMatch { name: name.into(), value, range: None, invert, treat_missing_as_empty: false }
 }
 
 fn downstream(uri: Option<&str>) -> Downstream {

@@ -7,18 +7,24 @@
 mod cluster;
 mod endpoint;
 pub mod from_xds;
+mod header_match;
+mod header_ops;
 mod listener;
 mod per_filter;
 mod policy;
+mod retry;
 mod route;
 mod secret;
 mod string_match;
 
 pub use cluster::*;
 pub use endpoint::*;
+pub use header_match::*;
+pub use header_ops::*;
 pub use listener::*;
 pub use per_filter::*;
 pub use policy::*;
+pub use retry::*;
 pub use route::*;
 pub use secret::*;
 pub use string_match::*;

@@ -1,7 +1,8 @@
 //! HTTP: the connection manager, route configurations and their parts.
 
-use super::{Cors, Fault, Name, Rbac, StringMatch};
+use super::{Cors, Fault, HeaderMatch, HeaderOps, Name, Rbac, Retry, StringMatch};
 use http::{HeaderName, HeaderValue, StatusCode};
+use ipnet::IpNet;
 use regex::Regex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub struct HttpManager {
     pub client_cert: ForwardClientCert,
     /// Trust the connection's own address rather than `x-forwarded-for`.
     pub use_remote_address: bool,
+    /// With `use_remote_address`: whose clients are not strangers.
+    pub internal_networks: Vec<IpNet>,
     /// Make `x-request-id` where there is none.
     pub generate_request_id: bool,
     /// Upgrades let through, lower case (`websocket`).
@@ -120,6 +123,8 @@ pub struct VirtualHost {
     pub routes: Vec<Arc<Route>>,
     /// Add `x-envoy-attempt-count` to requests.
     pub attempt_count: bool,
+    /// Add it to responses.
+    pub attempt_count_in_response: bool,
     /// Header changes for all routes.
     pub headers: HeaderOps,
 }
@@ -202,19 +207,6 @@ impl PartialEq for PathMatch {
     }
 }
 
-/// A header criterion.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HeaderMatch {
-    /// Lower-case name, pseudo headers with their colon.
-    pub name: String,
-    /// `None`: present is enough.
-    pub value: Option<StringMatch>,
-    /// The opposite is wanted.
-    pub invert: bool,
-    /// An absent header counts as empty text.
-    pub treat_missing_as_empty: bool,
-}
-
 /// A query parameter criterion.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueryMatch {
@@ -251,7 +243,7 @@ pub struct Forward {
     /// New `:authority`.
     pub host_rewrite: Option<HeaderValue>,
     /// What is hashed for consistent balancing, in order.
-    pub hash_policy: Vec<HashPolicy>,
+    pub hash_policy: Vec<HashRule>,
     /// Requests copied to other clusters.
     pub mirrors: Vec<Mirror>,
     /// Upgrades (`websocket`) let through or not on this route, whatever the manager says.
@@ -276,6 +268,17 @@ pub struct Mirror {
     pub cluster: Name,
     /// Parts per million of requests.
     pub fraction_ppm: u32,
+    /// The host is not marked with `-shadow`.
+    pub keeps_host: bool,
+}
+
+/// One of the things a request is hashed by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HashRule {
+    /// What.
+    pub by: HashPolicy,
+    /// If it gives a hash, the rules after it do not count.
+    pub terminal: bool,
 }
 
 /// What a request is hashed by.
@@ -326,60 +329,6 @@ impl PartialEq for PathRewrite {
     }
 }
 
-/// Retry policy.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Retry {
-    /// Conditions.
-    pub on: RetryOn,
-    /// Retries after the first attempt.
-    pub retries: u32,
-    /// Time for one attempt; `None` leaves only the route's timeout.
-    pub per_try_timeout: Option<Duration>,
-    /// First back-off; doubled each time with full jitter.
-    pub backoff_base: Duration,
-    /// Largest back-off.
-    pub backoff_max: Duration,
-    /// Status codes of `retriable-status-codes`.
-    pub status_codes: Vec<StatusCode>,
-    /// Do not pick an endpoint that was tried already, so many picks long.
-    pub avoid_previous_hosts: bool,
-}
-
-/// Retry conditions (`x-envoy-retry-on` and `x-envoy-retry-grpc-on` names).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "one flag for each condition of the retry-on list"
-)]
-pub struct RetryOn {
-    /// `5xx`.
-    pub status_5xx: bool,
-    /// `gateway-error`.
-    pub gateway_error: bool,
-    /// `reset`.
-    pub reset: bool,
-    /// `connect-failure`.
-    pub connect_failure: bool,
-    /// `refused-stream`.
-    pub refused_stream: bool,
-    /// `retriable-4xx`.
-    pub retriable_4xx: bool,
-    /// `retriable-status-codes`.
-    pub status_codes: bool,
-    /// `reset-before-request`.
-    pub reset_before_request: bool,
-    /// gRPC `cancelled`.
-    pub cancelled: bool,
-    /// gRPC `deadline-exceeded`.
-    pub deadline_exceeded: bool,
-    /// gRPC `internal`.
-    pub internal: bool,
-    /// gRPC `resource-exhausted`.
-    pub resource_exhausted: bool,
-    /// gRPC `unavailable`.
-    pub unavailable: bool,
-}
-
 /// A redirect.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Redirect {
@@ -393,6 +342,8 @@ pub struct Redirect {
     pub scheme: Option<String>,
     /// New port.
     pub port: Option<u16>,
+    /// The query is left out.
+    pub strip_query: bool,
     /// Status code.
     pub status: StatusCode,
 }
@@ -404,26 +355,6 @@ pub struct DirectResponse {
     pub status: StatusCode,
     /// Body.
     pub body: bytes::Bytes,
-}
-
-/// Header changes; removal first, then set, then add.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct HeaderOps {
-    /// Of the request.
-    pub request: HeaderEdit,
-    /// Of the response.
-    pub response: HeaderEdit,
-}
-
-/// Changes of one set of headers.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct HeaderEdit {
-    /// Removed.
-    pub remove: Vec<HeaderName>,
-    /// Set, whatever was there.
-    pub set: Vec<(HeaderName, HeaderValue)>,
-    /// Appended.
-    pub add: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// Carrying bytes (`envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`).

@@ -8,10 +8,11 @@ use super::headers::{apply, grpc_status, strip_hop_by_hop};
 use super::local_reply::LocalReply;
 use super::mirror;
 use super::outgoing::{Head, request_head, rewrite};
+use super::overrides;
 use super::record::Exchange;
-use super::respond::{self, Edits, Wanted};
+use super::respond::{self, ATTEMPT_COUNT, Edits, Wanted};
 use super::response_body::{BodyLimits, IdleLimit, ResponseBody};
-use super::retry::{AttemptEnd, backoff, wants_retry};
+use super::retry::{AttemptEnd, backoff, is_marked, wants_retry};
 use super::route::{choose_cluster, falls_under};
 use super::session::Session;
 use super::upgrade;
@@ -30,7 +31,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
-const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
 /// How much of a request body is kept for another attempt.
@@ -100,7 +100,10 @@ pub(super) async fn forward(
     job: Job,
     taken: Taken<'_>,
 ) -> Response<ResponseBody> {
-    let Job { mut parts, incoming, mut exchange, wanted, upgrade } = job;
+    let Job { mut parts, incoming, mut exchange, mut wanted, upgrade } = job;
+    let changed = overrides::take(&mut parts.headers, taken.forward);
+    let taken = Taken { forward: changed.as_ref().unwrap_or(taken.forward), ..taken };
+    wanted.attempt_count = taken.host.attempt_count_in_response;
     let Some(chosen) = choose_cluster(taken.forward, rand::random) else {
         return no_cluster(session, exchange, &wanted);
     };
@@ -230,11 +233,11 @@ fn plan_mirrors(
     source: &Source,
     exchange: &mut Exchange,
 ) {
-    let clusters: Vec<Arc<str>> = forward
+    let clusters: Vec<(Arc<str>, bool)> = forward
         .mirrors
         .iter()
         .filter(|mirror| falls_under(mirror.fraction_ppm, rand::random()))
-        .map(|mirror| Arc::clone(&mirror.cluster))
+        .map(|mirror| (Arc::clone(&mirror.cluster), mirror.keeps_host))
         .collect();
     if clusters.is_empty() || parts.method == Method::CONNECT {
         return;
@@ -391,6 +394,7 @@ impl Plan<'_> {
     ) -> Option<Duration> {
         let policy = attempts.policy?;
         let end = match ended {
+            Ok(answer) if is_marked(policy, answer.response.headers()) => AttemptEnd::Marked,
             Ok(answer) => AttemptEnd::Answer {
                 status: answer.response.status(),
                 grpc_status: grpc_status(answer.response.headers()),

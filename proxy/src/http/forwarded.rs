@@ -9,6 +9,7 @@ use crate::config::ForwardClientCert;
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 use std::fmt::Write;
+use std::net::IpAddr;
 
 /// `x-forwarded-client-cert`.
 pub const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
@@ -16,6 +17,7 @@ pub const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 pub const XFF: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// `x-forwarded-proto`.
 pub const XFP: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const EXTERNAL: HeaderName = HeaderName::from_static("x-envoy-external-address");
 /// `x-request-id`.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -114,6 +116,13 @@ pub fn client_address(use_remote: bool, downstream: &Downstream, headers: &mut H
     };
     if let Ok(value) = HeaderValue::try_from(chain) {
         headers.insert(XFF, value);
+    }
+}
+
+/// `x-envoy-external-address`: the address of a client that is a stranger to an edge.
+pub fn external_client(client: IpAddr, headers: &mut HeaderMap) {
+    if let Ok(value) = HeaderValue::try_from(client.to_string()) {
+        headers.insert(EXTERNAL, value);
     }
 }
 

@@ -3,11 +3,12 @@
 use super::filters;
 use super::flags::Flags;
 use super::forward::{Job, Taken, forward};
-use super::forwarded::{REQUEST_ID, client_address, client_cert, request_id};
+use super::forwarded::{REQUEST_ID, client_address, client_cert, external_client, request_id};
 use super::headers::{is_grpc, upgrade_of};
 use super::local_reply::{LocalReply, NO_ROUTE};
 use super::normalize::normalize;
 use super::outgoing::{canonical, request_head};
+use super::overrides;
 use super::record::{Exchange, RequestRecord};
 use super::respond::{self, Edits, Wanted};
 use super::response_body::ResponseBody;
@@ -240,6 +241,13 @@ fn describe_client(session: &Session, parts: &mut Parts, exchange: &mut Exchange
     let (manager, downstream) = (&session.manager, &session.downstream);
     client_cert(manager.client_cert, downstream, &mut parts.headers);
     client_address(manager.use_remote_address, downstream, &mut parts.headers);
+    if manager.use_remote_address {
+        let client = downstream.peer.ip();
+        if !manager.internal_networks.iter().any(|network| network.contains(&client)) {
+            overrides::silence(&mut parts.headers);
+            external_client(client, &mut parts.headers);
+        }
+    }
     if manager.generate_request_id && !parts.headers.contains_key(REQUEST_ID) {
         let id = request_id(rand::random());
         if let Some(kept) = &mut exchange.record.request_headers {

@@ -2,7 +2,7 @@
 
 use super::downstream::Downstream;
 use super::route::RequestHead;
-use crate::config::HashPolicy;
+use crate::config::{HashPolicy, HashRule};
 use crate::upstream::balance::key_hash;
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
@@ -21,14 +21,14 @@ impl RequestHash {
     /// Hashes a request; `random` becomes the value of a new cookie.
     #[must_use]
     pub(super) fn new(
-        policies: &[HashPolicy],
+        policies: &[HashRule],
         head: &RequestHead<'_>,
         downstream: &Downstream,
         random: u64,
     ) -> Self {
         let mut out = Self::default();
         for policy in policies {
-            let found = match policy {
+            let found = match &policy.by {
                 HashPolicy::Header(name) => {
                     head.headers.get(name).and_then(|v| v.to_str().ok()).map(key_hash)
                 }
@@ -47,6 +47,9 @@ impl RequestHash {
             };
             if let Some(found) = found {
                 out.value = Some(out.value.map_or(found, |before| before.rotate_left(1) ^ found));
+                if policy.terminal {
+                    break;
+                }
             }
         }
         out
@@ -102,7 +105,9 @@ mod tests {
             direction: Direction::Outbound,
             tls: None,
         };
-        RequestHash::new(policies, &head, &downstream, 0xabc)
+        let rule = |by: &HashPolicy| HashRule { by: by.clone(), terminal: false };
+        let rules: Vec<_> = policies.iter().map(rule).collect();
+        RequestHash::new(&rules, &head, &downstream, 0xabc)
     }
 
     #[test]

@@ -91,8 +91,18 @@ pub fn apply(edit: &HeaderEdit, headers: &mut HeaderMap) {
     for (name, value) in &edit.set {
         headers.insert(name.clone(), value.clone());
     }
+    for (name, value) in &edit.overwrite {
+        if headers.contains_key(name) {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
     for (name, value) in &edit.add {
         headers.append(name.clone(), value.clone());
+    }
+    for (name, value) in &edit.add_absent {
+        if !headers.contains_key(name) {
+            headers.insert(name.clone(), value.clone());
+        }
     }
 }
 
@@ -157,9 +167,12 @@ mod tests {
             remove: vec![name("a")],
             set: vec![(name("b"), value("2"))],
             add: vec![(name("c"), value("2")), (name("a"), value("3"))],
+            add_absent: vec![(name("b"), value("9")), (name("d"), value("4"))],
+            overwrite: vec![(name("c"), value("0")), (name("e"), value("9"))],
         };
         apply(&edit, &mut map);
-        assert_eq!(map, headers(&[("b", "2"), ("c", "1"), ("c", "2"), ("a", "3")]));
+        let wanted = [("b", "2"), ("c", "0"), ("c", "2"), ("a", "3"), ("d", "4")];
+        assert_eq!(map, headers(&wanted));
     }
 
     #[test]

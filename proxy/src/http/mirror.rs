@@ -7,7 +7,6 @@ use crate::config::UpstreamHttp;
 use crate::upstream::{
     Demand, HttpVersion, PickRequest, Replayable, RequestBody, UpstreamError, Upstreams,
 };
-use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::BodyExt;
@@ -22,7 +21,8 @@ const LIMIT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) upstreams: Rc<Upstreams>,
-    pub(super) clusters: Vec<Arc<str>>,
+    /// Cluster names, each with whether the host stays as it is.
+    pub(super) clusters: Vec<(Arc<str>, bool)>,
     pub(super) method: Method,
     pub(super) uri: Uri,
     pub(super) headers: HeaderMap,
@@ -43,12 +43,18 @@ impl Pending {
                 }
             },
         };
-        let headers = shadow(self.headers, body.as_ref());
-        for cluster in self.clusters {
+        let mut headers = self.headers;
+        if let Some(body) = &body {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        for (cluster, keeps_host) in self.clusters {
             let mut request = Request::new(RequestBody::Full(body.clone()));
             *request.method_mut() = self.method.clone();
             *request.uri_mut() = self.uri.clone();
             *request.headers_mut() = headers.clone();
+            if !keeps_host {
+                shadow(request.headers_mut());
+            }
             let upstreams = Rc::clone(&self.upstreams);
             self.upstreams.tasks().spawn_local(async move {
                 let sent = tokio::time::timeout(LIMIT, send(&upstreams, &cluster, request)).await;
@@ -61,7 +67,7 @@ impl Pending {
 }
 
 /// The host of a copy ends in `-shadow`, as Envoy marks it.
-fn shadow(mut headers: HeaderMap, body: Option<&Bytes>) -> HeaderMap {
+fn shadow(headers: &mut HeaderMap) {
     if let Some(host) = headers.get(HOST).and_then(|value| value.to_str().ok()) {
         let marked = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => {
@@ -73,10 +79,6 @@ fn shadow(mut headers: HeaderMap, body: Option<&Bytes>) -> HeaderMap {
             headers.insert(HOST, value);
         }
     }
-    if let Some(body) = body {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    }
-    headers
 }
 
 async fn send(
@@ -118,7 +120,8 @@ mod tests {
         {
             let mut headers = HeaderMap::new();
             headers.insert(HOST, HeaderValue::from_static(host));
-            assert_eq!(shadow(headers, None)[HOST], wanted);
+            shadow(&mut headers);
+            assert_eq!(headers[HOST], wanted);
         }
     }
 }

@@ -19,6 +19,7 @@ mod local_reply;
 mod mirror;
 mod normalize;
 mod outgoing;
+mod overrides;
 mod peer_metadata;
 mod record;
 mod respond;

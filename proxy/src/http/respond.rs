@@ -9,9 +9,11 @@ use super::response_body::{BodyLimits, Held, ResponseBody};
 use super::session::Session;
 use crate::config::{Direction, Route, VirtualHost, WeightedCluster};
 use http::header::{HeaderName, SERVER};
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 
+/// How many attempts were made.
+pub(super) const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
 /// What the request asked of the response.
@@ -21,6 +23,8 @@ pub(super) struct Wanted {
     pub(super) peer_metadata: bool,
     /// gRPC was asked for.
     pub(super) grpc: bool,
+    /// The response says how many attempts were made.
+    pub(super) attempt_count: bool,
     /// A page of another origin asked and may have it.
     pub(super) cors: Option<Box<Admitted>>,
 }
@@ -135,6 +139,9 @@ pub(super) fn finish_headers(
         && let Some(local) = &session.worker.local
     {
         local.add_to(headers);
+    }
+    if wanted.attempt_count {
+        headers.insert(ATTEMPT_COUNT, HeaderValue::from(exchange.record.attempts));
     }
     if let Some(admitted) = &wanted.cors {
         admitted.mark(headers);

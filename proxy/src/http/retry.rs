@@ -1,7 +1,7 @@
 //! Whether a request is tried again, and after how long. Pure.
 
 use crate::config::Retry;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use std::time::Duration;
 
 /// How an attempt ended, if not with an answer that is simply passed on.
@@ -18,6 +18,8 @@ pub enum AttemptEnd {
     },
     /// One attempt's time was up.
     PerTryTimeout,
+    /// An answer whose headers ask for another attempt (see [`is_marked`]).
+    Marked,
     /// An answer.
     Answer {
         /// HTTP status.
@@ -44,7 +46,16 @@ pub fn wants_retry(retry: &Retry, end: AttemptEnd) -> bool {
         AttemptEnd::Answer { status, grpc_status } => {
             answer_wants_retry(retry, status) || grpc_status.is_some_and(|code| grpc(retry, code))
         }
+        AttemptEnd::Marked => true,
     }
+}
+
+/// Whether the headers of an answer ask for another attempt.
+#[must_use]
+pub fn is_marked(retry: &Retry, headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    (retry.on.headers && retry.headers.iter().any(|wanted| wanted.accepts(text(&wanted.name))))
+        || (retry.on.rate_limited && text("x-envoy-ratelimited").is_some())
 }
 
 fn answer_wants_retry(retry: &Retry, status: StatusCode) -> bool {
@@ -90,6 +101,7 @@ mod tests {
             backoff_base: Duration::from_millis(25),
             backoff_max: Duration::from_millis(250),
             status_codes: vec![StatusCode::SERVICE_UNAVAILABLE],
+            headers: Vec::new(),
             avoid_previous_hosts: true,
         }
     }

@@ -84,6 +84,7 @@ fn manager(access_log: Vec<AccessLog>) -> Arc<HttpManager> {
         access_log,
         client_cert: ForwardClientCert::Sanitize,
         use_remote_address: false,
+        internal_networks: Vec::new(),
         generate_request_id: true,
         upgrades: Vec::new(),
         server_name: HeaderValue::from_static("istio-envoy"),

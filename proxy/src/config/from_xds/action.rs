@@ -5,8 +5,8 @@ use super::field::{WHOLE, duration, inline, limit, number, port, runtime_share, 
 use super::headers::{self, header_lists};
 use super::{At, Refusal, each, pattern, retry, unsupported};
 use crate::config::{
-    DirectResponse, Forward, HashPolicy, HeaderOps, Mirror, Name, PathRewrite, Redirect, Retry,
-    RouteAction, WeightedCluster,
+    DirectResponse, Forward, HashPolicy, HashRule, HeaderOps, Mirror, Name, PathRewrite, Redirect,
+    Retry, RouteAction, WeightedCluster,
 };
 use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::RoutingPriority;
@@ -211,8 +211,13 @@ fn host_rewrite(proto: &pb::RouteAction) -> Result<Option<HeaderValue>, Refusal>
     }
 }
 
-fn hash_policy(proto: &pb::route_action::HashPolicy) -> Result<HashPolicy, Refusal> {
-    unsupported(&[("terminal", proto.terminal)])?;
+fn hash_policy(proto: &pb::route_action::HashPolicy) -> Result<HashRule, Refusal> {
+    let terminal = proto.terminal;
+    let by = hashed_by(proto)?;
+    Ok(HashRule { by, terminal })
+}
+
+fn hashed_by(proto: &pb::route_action::HashPolicy) -> Result<HashPolicy, Refusal> {
     match &proto.policy_specifier {
         Some(PolicySpecifier::Header(header)) => {
             unsupported(&[("header.regex_rewrite", header.regex_rewrite.is_some())])?;
@@ -250,7 +255,6 @@ pub(super) fn mirrors(list: &[RequestMirrorPolicy]) -> Result<Vec<Mirror>, Refus
     each("request_mirror_policies", list, |proto| {
         unsupported(&[
             ("cluster_header", !proto.cluster_header.is_empty()),
-            ("disable_shadow_host_suffix_append", proto.disable_shadow_host_suffix_append),
             ("request_headers_mutations", !proto.request_headers_mutations.is_empty()),
             ("host_rewrite_literal", !proto.host_rewrite_literal.is_empty()),
         ])?;
@@ -258,12 +262,12 @@ pub(super) fn mirrors(list: &[RequestMirrorPolicy]) -> Result<Vec<Mirror>, Refus
             cluster: cluster_name(&proto.cluster).at("cluster")?,
             fraction_ppm: runtime_share(proto.runtime_fraction.as_ref(), WHOLE)
                 .at("runtime_fraction")?,
+            keeps_host: proto.disable_shadow_host_suffix_append,
         })
     })
 }
 
 fn redirect(proto: &pb::RedirectAction) -> Result<Redirect, Refusal> {
-    unsupported(&[("strip_query", proto.strip_query)])?;
     let status = match RedirectResponseCode::try_from(proto.response_code) {
         Ok(RedirectResponseCode::MovedPermanently) => StatusCode::MOVED_PERMANENTLY,
         Ok(RedirectResponseCode::Found) => StatusCode::FOUND,
@@ -293,7 +297,8 @@ fn redirect(proto: &pb::RedirectAction) -> Result<Redirect, Refusal> {
         value => Some(port(value).at("port_redirect")?),
     };
     let host = (!proto.host_redirect.is_empty()).then(|| proto.host_redirect.clone());
-    Ok(Redirect { host, path, prefix_rewrite, scheme, port, status })
+    let strip_query = proto.strip_query;
+    Ok(Redirect { host, path, prefix_rewrite, scheme, port, strip_query, status })
 }
 
 fn respond(proto: &pb::DirectResponseAction, max_body: u32) -> Result<DirectResponse, Refusal> {

@@ -50,6 +50,8 @@ pub(super) fn join(mut inner: HeaderOps, outer: HeaderOps) -> HeaderOps {
         to.remove.extend(from.remove);
         to.set.extend(from.set);
         to.add.extend(from.add);
+        to.add_absent.extend(from.add_absent);
+        to.overwrite.extend(from.overwrite);
     }
     inner
 }
@@ -95,12 +97,8 @@ fn one(option: &HeaderValueOption, out: &mut HeaderEdit) -> Result<(), Refusal> 
             out.set.push(pair);
         }
         (Some(true), _) | (None, HeaderAppendAction::AppendIfExistsOrAdd) => out.add.push(pair),
-        (None, HeaderAppendAction::AddIfAbsent | HeaderAppendAction::OverwriteIfExists) => {
-            return Err(Refusal::new(
-                "only APPEND_IF_EXISTS_OR_ADD and OVERWRITE_IF_EXISTS_OR_ADD are supported",
-            ))
-            .at("append_action");
-        }
+        (None, HeaderAppendAction::AddIfAbsent) => out.add_absent.push(pair),
+        (None, HeaderAppendAction::OverwriteIfExists) => out.overwrite.push(pair),
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The HTTP connection manager and its filters.
 
 use super::access_log::access_log;
-use super::field::{lasts, limit, number, truth, unpack};
+use super::field::{cidr, lasts, limit, number, truth, unpack};
 use super::metadata::{Extension, extension};
 use super::{At, Refusal, each, network, rbac, unsupported};
 use crate::config::{ForwardClientCert, HttpFilter, HttpManager, RouteSource};
@@ -14,6 +14,7 @@ use hcm::http_connection_manager::{
     ServerHeaderTransformation, UpgradeConfig,
 };
 use hcm::http_filter::ConfigType;
+use ipnet::IpNet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ pub(super) fn take(proto: &Proto) -> Result<HttpManager, Refusal> {
         access_log: each("access_log", &proto.access_log, access_log)?,
         client_cert: client_cert(proto)?,
         use_remote_address: truth(proto.use_remote_address.as_ref(), false),
+        internal_networks: internal_networks(proto)?,
         generate_request_id: truth(proto.generate_request_id.as_ref(), true),
         upgrades: each("upgrade_configs", &proto.upgrade_configs, upgrade)?
             .into_iter()
@@ -56,6 +58,11 @@ pub(super) fn take(proto: &Proto) -> Result<HttpManager, Refusal> {
         normalize_path: truth(proto.normalize_path.as_ref(), false),
         merge_slashes: proto.merge_slashes,
     })
+}
+
+fn internal_networks(proto: &Proto) -> Result<Vec<IpNet>, Refusal> {
+    let Some(config) = &proto.internal_address_config else { return Ok(Vec::new()) };
+    each("cidr_ranges", &config.cidr_ranges, cidr).at("internal_address_config")
 }
 
 fn refuse_unsupported(proto: &Proto) -> Result<(), Refusal> {

@@ -57,7 +57,7 @@ pub(super) fn header(matcher: &HeaderMatcher) -> Result<HeaderMatch, Refusal> {
     let plain = |value: &String, make: fn(String, bool) -> StringMatch| {
         Ok(Some(make(value.clone(), false)))
     };
-    let mut invert = matcher.invert_match;
+    let (mut invert, mut range) = (matcher.invert_match, None);
     let value = match &matcher.header_match_specifier {
         None | Some(HeaderMatchSpecifier::PresentMatch(true)) => None,
         Some(HeaderMatchSpecifier::PresentMatch(false)) => {
@@ -82,13 +82,15 @@ pub(super) fn header(matcher: &HeaderMatcher) -> Result<HeaderMatch, Refusal> {
         Some(HeaderMatchSpecifier::SafeRegexMatch(regex)) => {
             Some(pattern::full(&regex.regex).map(StringMatch::Regex).at("safe_regex_match")?)
         }
-        Some(HeaderMatchSpecifier::RangeMatch(_)) => {
-            return Err(Refusal::new("is not supported")).at("range_match");
+        Some(HeaderMatchSpecifier::RangeMatch(bounds)) => {
+            range = Some((bounds.start, bounds.end));
+            None
         }
     };
     Ok(HeaderMatch {
         name: header_name(&matcher.name)?,
         value,
+        range,
         invert,
         treat_missing_as_empty: matcher.treat_missing_header_as_empty,
     })

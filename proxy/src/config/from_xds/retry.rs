@@ -1,15 +1,21 @@
 //! Retry policies.
 
 use super::fault::status;
-use super::field::{duration, lasts, limit, number};
+use super::field::{duration, lasts, limit, number, type_name};
+use super::matcher::header;
 use super::{At, Refusal, each, unsupported};
 use crate::config::{Retry, RetryOn};
 use envoy_types::pb::envoy::config::route::v3::RetryPolicy;
+use envoy_types::pb::envoy::config::route::v3::retry_policy::retry_host_predicate::ConfigType;
 use std::time::Duration;
 
 /// Envoy's first back-off.
 const BACKOFF_BASE: Duration = Duration::from_millis(25);
-const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
+/// By type, and by name for those who give no type.
+const PREVIOUS_HOSTS: [&str; 2] = [
+    "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+    "envoy.retry_host_predicates.previous_hosts",
+];
 
 pub(super) fn take(proto: &RetryPolicy) -> Result<Retry, Refusal> {
     unsupported(&[
@@ -17,13 +23,16 @@ pub(super) fn take(proto: &RetryPolicy) -> Result<Retry, Refusal> {
         ("retry_priority", proto.retry_priority.is_some()),
         ("retry_options_predicates", !proto.retry_options_predicates.is_empty()),
         ("rate_limited_retry_back_off", proto.rate_limited_retry_back_off.is_some()),
-        ("retriable_headers", !proto.retriable_headers.is_empty()),
         ("retriable_request_headers", !proto.retriable_request_headers.is_empty()),
         ("refresh_cluster_on_retry", proto.refresh_cluster_on_retry),
     ])?;
     for (i, predicate) in proto.retry_host_predicate.iter().enumerate() {
-        if predicate.name != PREVIOUS_HOSTS {
-            return Err(Refusal::new(format!("unknown extension {}", predicate.name)))
+        let kind = match &predicate.config_type {
+            Some(ConfigType::TypedConfig(any)) => type_name(any),
+            None => predicate.name.as_str(),
+        };
+        if !PREVIOUS_HOSTS.contains(&kind) {
+            return Err(Refusal::new(format!("unknown extension {kind}")))
                 .at_index("retry_host_predicate", i);
         }
     }
@@ -37,6 +46,7 @@ pub(super) fn take(proto: &RetryPolicy) -> Result<Retry, Refusal> {
         status_codes: each("retriable_status_codes", &proto.retriable_status_codes, |code| {
             status(*code)
         })?,
+        headers: each("retriable_headers", &proto.retriable_headers, header)?,
         avoid_previous_hosts: !proto.retry_host_predicate.is_empty(),
     })
 }
@@ -62,25 +72,9 @@ fn backoff(proto: &RetryPolicy) -> Result<(Duration, Duration), Refusal> {
 fn conditions(text: &str) -> Result<RetryOn, Refusal> {
     let mut on = RetryOn::default();
     for condition in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-        let flag = match condition {
-            "5xx" => &mut on.status_5xx,
-            "gateway-error" => &mut on.gateway_error,
-            "reset" => &mut on.reset,
-            "reset-before-request" => &mut on.reset_before_request,
-            "connect-failure" => &mut on.connect_failure,
-            "refused-stream" => &mut on.refused_stream,
-            "retriable-4xx" => &mut on.retriable_4xx,
-            "retriable-status-codes" => &mut on.status_codes,
-            "cancelled" => &mut on.cancelled,
-            "deadline-exceeded" => &mut on.deadline_exceeded,
-            "internal" => &mut on.internal,
-            "resource-exhausted" => &mut on.resource_exhausted,
-            "unavailable" => &mut on.unavailable,
-            // There is no HTTP/3 that could fail this way.
-            "http3-post-connect-failure" => continue,
-            other => return Err(Refusal::new(format!("condition {other:?} is not supported"))),
-        };
-        *flag = true;
+        if !on.set(condition) {
+            return Err(Refusal::new(format!("condition {condition:?} is not supported")));
+        }
     }
     Ok(on)
 }
@@ -95,7 +89,7 @@ mod tests {
         assert!(on.connect_failure && on.refused_stream && on.unavailable && on.cancelled);
         assert!(!on.status_5xx && !on.status_codes);
         assert_eq!(conditions("").unwrap(), RetryOn::default());
-        assert!(conditions("retriable-headers").is_err());
+        assert!(conditions("retriable-headers").unwrap().headers);
         assert!(conditions("sometimes").is_err());
     }
 

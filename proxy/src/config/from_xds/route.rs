@@ -82,7 +82,6 @@ fn virtual_host(proto: &pb::VirtualHost, outer: &Outer) -> Result<VirtualHost, R
         ("require_tls", proto.require_tls != pb::virtual_host::TlsRequirementType::None as i32),
         ("rate_limits", !proto.rate_limits.is_empty()),
         ("cors", proto.cors.is_some()),
-        ("include_attempt_count_in_response", proto.include_attempt_count_in_response),
         ("retry_policy_typed_config", proto.retry_policy_typed_config.is_some()),
         ("hedge_policy", proto.hedge_policy.is_some()),
         ("include_is_timeout_retry_header", proto.include_is_timeout_retry_header),
@@ -111,6 +110,7 @@ fn virtual_host(proto: &pb::VirtualHost, outer: &Outer) -> Result<VirtualHost, R
         domains: each("domains", &proto.domains, |domain| domain_name(domain))?,
         routes: each("routes", &proto.routes, |r| route(r, &inherited).map(Arc::new))?,
         attempt_count: proto.include_request_attempt_count,
+        attempt_count_in_response: proto.include_attempt_count_in_response,
         headers: headers::join(own, outer.headers.clone()),
     })
 }
@@ -182,6 +182,7 @@ fn grpc() -> Result<HeaderMatch, Refusal> {
         name: "content-type".to_owned(),
         value: Some(StringMatch::Regex(pattern::full(r"application/grpc(\+.*)?")?)),
         invert: false,
+        range: None,
         treat_missing_as_empty: false,
     })
 }

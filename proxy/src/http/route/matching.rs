@@ -34,17 +34,7 @@ fn starts(path: &str, prefix: &str, case_sensitive: bool) -> bool {
 }
 
 fn header(wanted: &HeaderMatch, head: &RequestHead<'_>) -> bool {
-    let value = header_value(&wanted.name, head);
-    let found = match (&value, &wanted.value) {
-        (Some(_), None) => true,
-        (Some(value), Some(matcher)) => matcher.matches(value),
-        (None, Some(matcher)) if wanted.treat_missing_as_empty => matcher.matches(""),
-        // An absent header meets an inverted presence criterion, but no inverted value
-        // criterion: there is no value that differs.
-        (None, Some(_)) => return false,
-        (None, None) => false,
-    };
-    found != wanted.invert
+    wanted.accepts(header_value(&wanted.name, head).as_deref())
 }
 
 /// The value of a header or pseudo header; several values are joined with commas.

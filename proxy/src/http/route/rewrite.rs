@@ -80,7 +80,9 @@ pub fn location(redirect: &Redirect, route: &Route, head: &RequestHead<'_>) -> S
         (None, None) => head.path.to_owned(),
     };
     match head.query {
-        Some(query) if !path.contains('?') => format!("{scheme}://{authority}{path}?{query}"),
+        Some(query) if !redirect.strip_query && !path.contains('?') => {
+            format!("{scheme}://{authority}{path}?{query}")
+        }
         _ => format!("{scheme}://{authority}{path}"),
     }
 }

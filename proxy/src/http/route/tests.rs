@@ -129,6 +129,7 @@ fn headers_and_query_must_all_hold() {
         name: name.into(),
         value,
         invert,
+        range: None,
         treat_missing_as_empty: false,
     };
     let with = |header: HeaderMatch| {
@@ -216,6 +217,7 @@ fn redirects_name_their_location() {
         prefix_rewrite: None,
         scheme: None,
         port: None,
+        strip_query: false,
         status: StatusCode::MOVED_PERMANENTLY,
     };
     let headers = HeaderMap::new();

@@ -6,6 +6,7 @@ use ::http::StatusCode;
 
 fn retry(on: RetryOn) -> Option<Arc<Retry>> {
     Some(Arc::new(Retry {
+        headers: Vec::new(),
         on,
         retries: 2,
         per_try_timeout: None,

@@ -65,6 +65,7 @@ fn routes_answer_and_redirect_by_themselves() {
         assert!(answer.starts_with("HTTP/1.1 502") && body_of(&answer) == "blocked", "{answer}");
         let mut route = route_to(forward_to("c"));
         route.action = RouteAction::Redirect(Redirect {
+            strip_query: false,
             host: Some("new.test".into()),
             path: None,
             prefix_rewrite: None,
@@ -107,7 +108,8 @@ fn mirrors_get_a_copy() {
         let main = Upstream::echo().await;
         let shadow = Upstream::echo().await;
         let mut forward = forward_to("main");
-        forward.mirrors = vec![Mirror { cluster: "shadow".into(), fraction_ppm: 1_000_000 }];
+        forward.mirrors =
+            vec![Mirror { cluster: "shadow".into(), fraction_ppm: 1_000_000, keeps_host: false }];
         let clusters = vec![cluster("main", &[main.address]), cluster("shadow", &[shadow.address])];
         let proxy = Proxy::start(clusters, route_to(forward)).await;
         let request = "POST /m HTTP/1.1\r\nhost: reviews\r\nconnection: close\r\n\

@@ -168,6 +168,7 @@ fn manager() -> HttpManager {
         access_log: Vec::<AccessLog>::new(),
         client_cert: ForwardClientCert::Sanitize,
         use_remote_address: false,
+        internal_networks: Vec::new(),
         generate_request_id: true,
         upgrades: vec!["websocket".into()],
         server_name: http::HeaderValue::from_static("istio-envoy"),
@@ -181,6 +182,7 @@ fn manager() -> HttpManager {
 
 fn snapshot(epoch: u64, clusters: Vec<Cluster>, route: Route) -> Snapshot {
     let host = VirtualHost {
+        attempt_count_in_response: false,
         name: "host".into(),
         domains: vec!["reviews".into()],
         routes: vec![Arc::new(route)],
