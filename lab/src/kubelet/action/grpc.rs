@@ -58,7 +58,14 @@ fn verdict(body: &[u8]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{question, verdict};
+    use super::{Bytes, HeaderMap, HeaderValue, check, question, verdict};
+    use http::{HeaderName, Request, Response};
+    use http_body_util::{BodyExt, Full};
+    use hyper::body::Incoming;
+    use hyper::server::conn::http2;
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::net::TcpListener;
 
     #[test]
     fn messages_are_those_of_the_health_service() {
@@ -68,5 +75,49 @@ mod tests {
         assert!(verdict(&[0, 0, 0, 0, 2, 8, 2]).is_err());
         assert!(verdict(&[0, 0, 0, 0, 0]).is_err());
         assert!(verdict(&[]).is_err());
+    }
+
+    /// A health service that answers one call: `status` in a message, or `code` without one.
+    async fn serve(listener: TcpListener, status: u8, code: &'static str) -> (String, Vec<u8>) {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (asked, mut question) = tokio::sync::mpsc::unbounded_channel();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let asked = asked.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect().await?.to_bytes().to_vec();
+                asked.send((head.uri.path().to_owned(), body)).unwrap();
+                let message = [0, 0, 0, 0, 2, 8, status];
+                let body = if code == "0" { message.to_vec() } else { Vec::new() };
+                let trailers = HeaderMap::from_iter([(
+                    HeaderName::from_static("grpc-status"),
+                    HeaderValue::from_static(code),
+                )]);
+                let body = Full::new(Bytes::from(body)).with_trailers(async { Some(Ok(trailers)) });
+                Ok::<_, hyper::Error>(Response::new(body))
+            }
+        });
+        let connection = http2::Builder::new(TokioExecutor::new());
+        let connection = connection.serve_connection(TokioIo::new(stream), service);
+        // The client goes away when it has its answer.
+        drop(connection.await);
+        question.recv().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_service_is_asked_over_http2() {
+        for (status, code, wanted) in
+            [(1, "0", ""), (2, "0", "not SERVING"), (0, "12", "gRPC status 12")]
+        {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let served = tokio::spawn(serve(listener, status, code));
+            let answer = check(address.ip(), address.port(), "cart").await;
+            assert_eq!(answer.is_ok(), wanted.is_empty(), "{answer:?}");
+            assert!(answer.err().unwrap_or_default().contains(wanted), "{status} {code}");
+            let (path, question) = served.await.unwrap();
+            assert_eq!(path, "/grpc.health.v1.Health/Check");
+            assert_eq!(question, super::question("cart"));
+        }
     }
 }
