@@ -47,7 +47,7 @@ pub(crate) enum Command {
 const UP_HELP: &str = "Examples:
   lateen lab up -f samples/shop
   lateen lab up -f app.yaml --image example.com/web:1='python3 -m http.server 8080'
-  kubectl get deploy,svc -o yaml | lateen lab up -f - --detach
+  kustomize build overlay | lateen lab up -f - --detach
 
 Pods run as processes of this machine, in namespaces of their own; no image is pulled. An image is
 the command that --image gives for it, else the sample application `lateen-echo` on the ports the

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 /// A root and a server certificate for `name`.
-pub fn certificates(name: &str) -> (String, rustls::ServerConfig) {
+pub(crate) fn certificates(name: &str) -> (String, rustls::ServerConfig) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
@@ -35,14 +35,14 @@ pub fn certificates(name: &str) -> (String, rustls::ServerConfig) {
 
 /// A webhook that answers each review with the next of its responses, and keeps what it was asked.
 #[derive(Debug)]
-pub struct Webhook {
-    pub address: SocketAddr,
-    pub roots: String,
-    pub asked: Arc<Mutex<Vec<Value>>>,
+pub(crate) struct Webhook {
+    pub(crate) address: SocketAddr,
+    pub(crate) roots: String,
+    pub(crate) asked: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Webhook {
-    pub async fn start(responses: Vec<Value>) -> Self {
+    pub(crate) async fn start(responses: Vec<Value>) -> Self {
         let (roots, config) = certificates("hook.test.svc");
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -69,7 +69,7 @@ impl Webhook {
         Self { address, roots, asked }
     }
 
-    pub fn hook(&self, policy: &str) -> Value {
+    pub(crate) fn hook(&self, policy: &str) -> Value {
         json!({
             "name": "one.test", "failurePolicy": policy, "timeoutSeconds": 2,
             "clientConfig": {
