@@ -466,6 +466,10 @@ fn annotations_that_grow_when_read_are_bounded() {
     let bomb = format!("k0: &a0 [x]\n{}", lines.collect::<String>());
     let deep = "[".repeat(100_000);
     let wide = format!("{{\"containers\":[{}\"x\"]}}", "\"x\",".repeat(100_000));
+    let denied =
+        inject(&plain_pod(("proxy.istio.io/config", &bomb)), &settings(None, true), &context());
+    let denied = denied.unwrap_err().to_string();
+    assert!(denied.contains("10000"), "{denied}");
     for key in [
         "proxy.istio.io/config",
         "proxy.istio.io/overrides",
@@ -485,7 +489,8 @@ fn annotations_that_grow_when_read_are_bounded() {
                 Ok(injection) => assert_eq!(patched(&pod, &injection), injection.pod),
                 Err(error) => assert!(error.to_string().contains(key), "{error}"),
             }
-            assert!(start.elapsed() < Duration::from_millis(500), "{key}: {:?}", start.elapsed());
+            let took = start.elapsed();
+            assert!(took < Duration::from_secs(5), "{key}: {took:?}");
         }
     }
 }
