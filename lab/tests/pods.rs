@@ -322,6 +322,24 @@ fn hooks_are_waited_for_and_the_deaf_are_killed() {
 }
 
 #[test]
+fn a_program_is_told_to_end() {
+    on_node("a_program_is_told_to_end", async |state| {
+        let stage = Stage::start(&state).await;
+        let loops = "trap 'exit 0' TERM; touch /tmp/listens; while :; do sleep 0.05; done";
+        let spec = json!({"terminationGracePeriodSeconds": 60,
+            "containers": [{"name": "a", "image": "sh", "args": [loops]}]});
+        stage.kubelet.run(pod("polite", &spec));
+        stage.ready("polite").await;
+        stage.ok("polite", "until [ -e /tmp/listens ]; do sleep 0.02; done").await;
+        let started = std::time::Instant::now();
+        stage.kubelet.remove(&key("polite")).await;
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(20), "it did not hear SIGTERM: {took:?}");
+        stage.end().await;
+    });
+}
+
+#[test]
 fn a_pod_that_waits_for_something_can_be_removed() {
     on_node("a_pod_that_waits_for_something_can_be_removed", async |state| {
         let stage = Stage::start(&state).await;

@@ -64,7 +64,7 @@ fn status(pod: &PodRow) -> String {
     if pod.restarts > 0 {
         text = format!("{text}, {} restarts", pod.restarts);
     }
-    if !pod.ready && !pod.why.is_empty() {
+    if !pod.ready && !pod.why.is_empty() && pod.phase != "Terminating" {
         text = format!("{text}: {}", pod.why);
     }
     text

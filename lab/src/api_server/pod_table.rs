@@ -205,6 +205,9 @@ impl PodRecord {
         if self.is_settled() {
             return String::new();
         }
+        if self.stage == Stage::Ending {
+            return "ending".to_owned();
+        }
         let waiting = statuses(&self.status).filter(|it| !it.ready).find_map(|status| {
             let state = status.state.as_ref()?;
             let (kind, detail) = ["waiting", "terminated"]

@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use nix::sys::prctl::{set_no_new_privs, set_pdeathsig};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid};
 use rustix::thread::{
@@ -18,6 +18,11 @@ use super::{Failed, Process};
 pub(super) fn become_program(process: &Process, input: Option<Stdio>) -> Failed {
     if let Err(text) = reduce(process) {
         return text;
+    }
+    // What the launcher waits for it has blocked, and a mask is inherited: without this no program
+    // would ever see SIGTERM.
+    if let Err(e) = SigSet::empty().thread_set_mask() {
+        return format!("unblocking signals: {e}");
     }
     let Some((program, arguments)) = process.command.split_first() else {
         return "the command is empty".to_owned();

@@ -18,7 +18,7 @@ pub(super) fn run(mut command: Command) -> Result<ExitCode, Failed> {
     let mut set = SigSet::from_iter(PASSED_ON);
     set.add(KILL);
     set.add(Signal::SIGCHLD);
-    // The child does not inherit this: the standard library starts it with an empty mask.
+    // The child inherits this, and unblocks them before it becomes the container's program.
     set.thread_block().map_err(|e| format!("blocking signals: {e}"))?;
     let mut child = command.spawn().map_err(|e| format!("starting the container: {e}"))?;
     loop {
