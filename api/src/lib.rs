@@ -20,6 +20,7 @@ pub mod port;
 mod proto_enum;
 pub mod security;
 pub mod stream;
+mod strict;
 pub mod string_match;
 pub mod validate;
 

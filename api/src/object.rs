@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::finding::Finding;
 use crate::meta::{ObjectMeta, ObjectRef};
+use crate::strict::Strict;
 
 /// Where an object was read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,7 +121,7 @@ pub fn decode<T: DeserializeOwned>(root: &str, mut value: Value) -> Result<T, Fi
     if value.is_null() {
         value = Value::Object(serde_json::Map::new());
     }
-    serde_path_to_error::deserialize(value).map_err(|error| {
+    serde_path_to_error::deserialize(Strict(value)).map_err(|error| {
         let path = match error.path().to_string() {
             path if path == "." => root.to_owned(),
             path if root.is_empty() => path,

@@ -108,6 +108,16 @@ fn good_objects_are_accepted() {
     }
 }
 
+#[test]
+fn a_list_stands_for_no_object() {
+    let mut document = GOOD[0].clone();
+    document["spec"]["http"][0]["route"][0]["destination"] = json!(["cart", "v1"]);
+    let stream = stream::parse("x.yaml", &document.to_string());
+    let checked = validate::check(&stream.objects[0]);
+    assert!(checked.is_refused());
+    assert_eq!(checked.findings[0].path, "spec.http[0].route[0].destination");
+}
+
 proptest! {
     #[test]
     fn an_object_with_a_wrong_part_is_accepted_or_refused(
