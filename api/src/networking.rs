@@ -16,8 +16,9 @@ pub use destination_rule::{
 };
 pub use http::{
     CorsPolicy, DelegateRef, DirectResponse, DirectResponseBody, Fault, FaultAbort, FaultDelay,
-    HeaderOperations, Headers, HttpMatch, HttpMirror, HttpRoute, HttpRouteDestination, Percent,
-    Redirect, RedirectPort, RegexRewrite, Retries, Rewrite, UnmatchedPreflights,
+    GRPC_STATUSES, HeaderOperations, Headers, HttpMatch, HttpMirror, HttpRoute,
+    HttpRouteDestination, Percent, Redirect, RedirectPort, RegexRewrite, Retries, Rewrite,
+    UnmatchedPreflights,
 };
 pub use service_entry::{EntryPort, Location, Resolution, ServiceEntry, WorkloadEntry};
 pub use virtual_service::{

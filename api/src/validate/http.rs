@@ -2,8 +2,8 @@
 
 use super::{Remarks, fields};
 use crate::networking::{
-    CorsPolicy, DirectResponse, Fault, FaultAbort, FaultDelay, HeaderOperations, Headers,
-    HttpMatch, HttpRoute, Percent, Redirect, Retries, Rewrite,
+    CorsPolicy, DirectResponse, Fault, FaultAbort, FaultDelay, GRPC_STATUSES, HeaderOperations,
+    Headers, HttpMatch, HttpRoute, Percent, Redirect, Retries, Rewrite,
 };
 use crate::string_match::check_regex;
 
@@ -29,27 +29,6 @@ const RETRY_CONDITIONS: [&str; 17] = [
     "resource-exhausted",
     "unavailable",
     "unknown",
-];
-
-/// Names of gRPC statuses.
-const GRPC_STATUSES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
 ];
 
 const METHODS: [&str; 10] =

@@ -16,33 +16,13 @@ use envoy_types::pb::envoy::extensions::filters::http::fault::v3::{
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::google::protobuf::Any;
 use lateen_api::networking::{
-    CorsPolicy, Fault, FaultAbort, FaultDelay, HeaderOperations, Headers, UnmatchedPreflights,
+    CorsPolicy, Fault, FaultAbort, FaultDelay, GRPC_STATUSES, HeaderOperations, Headers,
+    UnmatchedPreflights,
 };
 
 use super::filters::{CORS, FAULT};
 use super::pack::{any, duration, flag, fraction, matcher, regex, runtime_fraction};
 use super::route_match::string_matcher;
-
-/// Names of gRPC status codes, at their number.
-const GRPC_CODES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 /// Header operations in Envoy's form.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -152,7 +132,7 @@ fn abort(abort: &FaultAbort) -> Option<EnvoyAbort> {
 
 /// The number of a gRPC status code by its name.
 pub(crate) fn grpc_code(name: &str) -> Option<u32> {
-    let place = GRPC_CODES.iter().position(|known| *known == name)?;
+    let place = GRPC_STATUSES.iter().position(|known| *known == name)?;
     u32::try_from(place).ok()
 }
 
