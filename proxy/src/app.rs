@@ -250,6 +250,12 @@ fn start_dns(shared: &Shared) {
     }
 }
 
+/// The workload's address: as told, else the first of the network namespace.
+fn own_address(settings: &Settings) -> Option<IpAddr> {
+    let told = settings.workload.addresses.first().copied();
+    told.or_else(|| own_addresses().into_iter().next())
+}
+
 fn start_workers(
     shared: &Shared,
     peer: Option<LocalPeer>,
@@ -262,6 +268,7 @@ fn start_workers(
         listen: Arc::clone(&shared.listen),
         hub: Arc::clone(&shared.hub),
         peer,
+        address: own_address(&shared.settings),
         changes: changes.clone(),
         drain: shared.state.drain.clone(),
         drain_time: shared.settings.drain.listeners,

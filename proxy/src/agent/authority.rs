@@ -18,7 +18,7 @@ use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
 use tonic::{Request, Status};
 
 /// Longest time for one exchange.
-const EXCHANGE: Duration = Duration::from_secs(15);
+const EXCHANGE: Duration = Duration::from_secs(8);
 /// Largest token that is read.
 const MAX_TOKEN: u64 = 64 << 10;
 

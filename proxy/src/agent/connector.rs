@@ -23,7 +23,7 @@ use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
 /// Longest time for TCP and TLS together.
-const CONNECT: Duration = Duration::from_secs(10);
+const CONNECT: Duration = Duration::from_secs(3);
 /// How often a silent connection is asked whether it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long it has to answer.

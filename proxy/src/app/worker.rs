@@ -14,6 +14,7 @@ use crate::upstream::tls::TlsMaterials;
 use crate::upstream::{SharedUpstreams, Upstreams};
 use arc_swap::ArcSwap;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -38,6 +39,7 @@ pub(super) struct WorkersParts {
     pub(super) listen: Arc<ListenShared>,
     pub(super) hub: Arc<Hub>,
     pub(super) peer: Option<LocalPeer>,
+    pub(super) address: Option<IpAddr>,
     pub(super) changes: watch::Receiver<u64>,
     pub(super) drain: CancellationToken,
     pub(super) drain_time: Duration,
@@ -103,7 +105,7 @@ async fn work(parts: WorkersParts, stop: &CancellationToken) {
         Rc::clone(&upstreams),
         Rc::clone(&telemetry) as Rc<_>,
         Rc::new(RbacAuthorizer),
-        parts.peer,
+        (parts.peer, parts.address),
     );
     let listeners = ListenWorker::new(ListenParts {
         config: parts.config,

@@ -42,46 +42,48 @@ pub(super) fn judge(
     let asked = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD);
     let preflight = method == Method::OPTIONS && asked.is_some_and(|method| !method.is_empty());
     let text = origin.to_str().unwrap_or_default();
-    if !policy.origins.iter().any(|known| known.matches("*") || known.matches(text)) {
-        return match preflight && !policy.forwards_others {
-            true => Verdict::Answered(HeaderMap::new()),
-            false => Verdict::Unconcerned,
-        };
+    let known = policy.origins.iter().any(|known| known.matches("*") || known.matches(text));
+    if !known && (!preflight || policy.forwards_others) {
+        return Verdict::Unconcerned;
     }
     let admitted = Admitted { origin: origin.clone(), policy: Arc::clone(policy) };
     if !preflight {
         return Verdict::Admitted(admitted);
     }
-    let mut answer = HeaderMap::with_capacity(8);
-    let list = [
-        (header::ACCESS_CONTROL_ALLOW_METHODS, &policy.methods),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, &policy.headers),
-        (header::ACCESS_CONTROL_MAX_AGE, &policy.max_age),
-    ];
-    for (name, value) in list {
-        if let Some(value) = value {
-            answer.insert(name, value.clone());
+    // A stranger is told what is allowed, but not that it is allowed to it.
+    let mut answer = admitted.allowed();
+    if known {
+        admitted.mark(&mut answer);
+        let asks_private = headers.get(&ASKS_PRIVATE).is_some_and(|value| *value == TRUE);
+        if policy.private_network && asks_private {
+            answer.insert(ALLOWS_PRIVATE, TRUE);
         }
-    }
-    admitted.allow(&mut answer);
-    let asks_private = headers.get(&ASKS_PRIVATE).is_some_and(|value| *value == TRUE);
-    if policy.private_network && asks_private {
-        answer.insert(ALLOWS_PRIVATE, TRUE);
     }
     Verdict::Answered(answer)
 }
 
 impl Admitted {
-    fn allow(&self, headers: &mut HeaderMap) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, self.origin.clone());
-        if self.policy.credentials {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
+    fn allowed(&self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(8);
+        let list = [
+            (header::ACCESS_CONTROL_ALLOW_METHODS, &self.policy.methods),
+            (header::ACCESS_CONTROL_ALLOW_HEADERS, &self.policy.headers),
+            (header::ACCESS_CONTROL_MAX_AGE, &self.policy.max_age),
+        ];
+        for (name, value) in list {
+            if let Some(value) = value {
+                headers.insert(name, value.clone());
+            }
         }
+        headers
     }
 
     /// Marks the response.
     pub(super) fn mark(&self, headers: &mut HeaderMap) {
-        self.allow(headers);
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, self.origin.clone());
+        if self.policy.credentials {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
+        }
         if let Some(exposed) = &self.policy.exposed {
             headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed.clone());
         }
@@ -128,6 +130,7 @@ mod tests {
             ("access-control-allow-origin", "http://ok.test"),
             ("access-control-allow-credentials", "true"),
             ("access-control-allow-methods", "GET,POST"),
+            ("access-control-expose-headers", "x-e"),
             ("access-control-max-age", "600"),
         ]);
         assert_eq!(headers, wanted);
@@ -154,7 +157,8 @@ mod tests {
         let bad = request(&bad);
         assert!(matches!(judged(&policy(), &Method::GET, &bad), Verdict::Unconcerned));
         let kept = judged(&policy(), &Method::OPTIONS, &bad);
-        assert!(matches!(kept, Verdict::Answered(headers) if headers.is_empty()));
+        let Verdict::Answered(told) = kept else { panic!("{kept:?}") };
+        assert!(!told.contains_key("access-control-allow-origin"), "{told:?}");
         let lenient = Arc::new(Cors { forwards_others: true, ..(*policy()).clone() });
         assert!(matches!(judged(&lenient, &Method::OPTIONS, &bad), Verdict::Unconcerned));
         let off = Arc::new(Cors { share: 0, ..(*policy()).clone() });

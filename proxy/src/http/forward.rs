@@ -18,9 +18,9 @@ use super::session::Session;
 use super::upgrade;
 use crate::config::{Forward, Retry, Route, VirtualHost, WeightedCluster};
 use crate::upstream::{Breaker, ClusterRuntime, Meter, PickRequest, Replayable, RequestBody, Slot};
-use http::header::{CONNECTION, HeaderName, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, UPGRADE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -114,6 +114,9 @@ pub(super) async fn forward(
     tell_peer(session, &cluster, &mut parts);
     exchange.record.cluster = Some(cluster.config());
     let mut source = body_source(incoming, taken.forward, upgrade.is_some(), &mut exchange);
+    if matches!(source, Source::Empty) && upgrade.is_none() {
+        say_empty(&mut parts);
+    }
     plan_mirrors(session, &parts, taken.forward, &source, &mut exchange);
     let mut deadline = taken.forward.timeout.map(|limit| Box::pin(tokio::time::sleep(limit)));
     let plan =
@@ -226,6 +229,14 @@ fn body_source(
     }
 }
 
+/// A method that usually has a body says so when it has none.
+fn say_empty(parts: &mut Parts) {
+    let bodiless = [Method::GET, Method::HEAD, Method::DELETE, Method::TRACE, Method::CONNECT];
+    if parts.version < Version::HTTP_2 && !bodiless.contains(&parts.method) {
+        parts.headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
+    }
+}
+
 fn plan_mirrors(
     session: &Session,
     parts: &Parts,
@@ -249,6 +260,7 @@ fn plan_mirrors(
     exchange.after = Some(mirror::Pending {
         upstreams: Rc::clone(&session.worker.upstreams),
         clusters,
+        address: session.worker.address,
         method: parts.method.clone(),
         uri: parts.uri.clone(),
         headers: parts.headers.clone(),

@@ -17,6 +17,8 @@ pub const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 pub const XFF: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// `x-forwarded-proto`.
 pub const XFP: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// `x-envoy-internal`.
+pub const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 const EXTERNAL: HeaderName = HeaderName::from_static("x-envoy-external-address");
 /// `x-request-id`.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -98,30 +100,31 @@ fn append_element(headers: &mut HeaderMap, element: HeaderValue) {
     }
 }
 
-/// `x-forwarded-for` and `x-forwarded-proto`. A sidecar (which does not use the remote address)
-/// passes on what it got; an edge appends the client and states the scheme.
-pub fn client_address(use_remote: bool, downstream: &Downstream, headers: &mut HeaderMap) {
-    let scheme = HeaderValue::from_static(downstream.scheme());
-    if !use_remote {
-        if !headers.contains_key(XFP) {
-            headers.insert(XFP, scheme);
-        }
+/// `x-forwarded-for` and `x-forwarded-proto`. A sidecar passes on what it got; an edge appends the
+/// client and states the scheme.
+pub fn client_address(edge: Option<IpAddr>, scheme: &'static str, headers: &mut HeaderMap) {
+    let scheme = HeaderValue::from_static(scheme);
+    let Some(client) = edge else {
+        headers.entry(XFP).or_insert(scheme);
         return;
-    }
+    };
     headers.insert(XFP, scheme);
-    let client = downstream.peer.ip().to_string();
     let chain = match headers.get(XFF).and_then(|value| value.to_str().ok()) {
         Some(before) if !before.is_empty() => format!("{before},{client}"),
-        _ => client,
+        _ => client.to_string(),
     };
     if let Ok(value) = HeaderValue::try_from(chain) {
         headers.insert(XFF, value);
     }
 }
 
-/// `x-envoy-external-address`: the address of a client that is a stranger to an edge.
-pub fn external_client(client: IpAddr, headers: &mut HeaderMap) {
-    if let Ok(value) = HeaderValue::try_from(client.to_string()) {
+/// At an edge: `x-envoy-internal` for clients of our own networks, `x-envoy-external-address` with
+/// the address of any other.
+pub fn origin_of(client: IpAddr, internal: bool, headers: &mut HeaderMap) {
+    if internal {
+        headers.insert(INTERNAL, HeaderValue::from_static("true"));
+    } else if let Ok(value) = HeaderValue::try_from(client.to_string()) {
+        headers.remove(INTERNAL);
         headers.insert(EXTERNAL, value);
     }
 }
@@ -132,14 +135,14 @@ pub fn request_id(random: u128) -> HeaderValue {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let bits = (random & !(0xf000 << 64) & !(0xc000 << 48)) | (0x4000 << 64) | (0x8000 << 48);
     let mut text = [b'-'; 36];
-    let places = (0..36).filter(|at| !matches!(at, 8 | 13 | 18 | 23));
-    for (nibble, at) in places.enumerate() {
-        let value = (bits >> (124 - 4 * nibble)) & 0xf;
-        if let Some(place) = text.get_mut(at)
-            && let Some(digit) = usize::try_from(value).ok().and_then(|value| HEX.get(value))
-        {
-            *place = *digit;
+    let mut at = 0;
+    for byte in bits.to_be_bytes() {
+        if matches!(at, 8 | 13 | 18 | 23) {
+            at += 1;
         }
+        text[at] = HEX[usize::from(byte >> 4)];
+        text[at + 1] = HEX[usize::from(byte & 0xf)];
+        at += 2;
     }
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
@@ -221,11 +224,11 @@ mod tests {
     #[test]
     fn addresses_are_appended_only_at_the_edge() {
         let mut headers = HeaderMap::new();
-        client_address(false, &downstream(false), &mut headers);
+        client_address(None, "http", &mut headers);
         assert_eq!(headers.get(XFF), None);
         assert_eq!(headers.get(XFP).unwrap(), "http");
         headers.insert(XFF, HeaderValue::from_static("1.2.3.4"));
-        client_address(true, &downstream(true), &mut headers);
+        client_address(Some("10.0.0.7".parse().unwrap()), "https", &mut headers);
         assert_eq!(headers.get(XFF).unwrap(), "1.2.3.4,10.0.0.7");
         assert_eq!(headers.get(XFP).unwrap(), "https");
     }

@@ -3,7 +3,7 @@
 use super::filters;
 use super::flags::Flags;
 use super::forward::{Job, Taken, forward};
-use super::forwarded::{REQUEST_ID, client_address, client_cert, external_client, request_id};
+use super::forwarded::{REQUEST_ID, client_address, client_cert, origin_of, request_id};
 use super::headers::{is_grpc, upgrade_of};
 use super::local_reply::{LocalReply, NO_ROUTE};
 use super::normalize::normalize;
@@ -21,6 +21,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use std::borrow::Cow;
@@ -38,6 +39,7 @@ pub(super) async fn handle(
         .map(|protocol| (hyper::upgrade::on(&mut request), protocol));
     let (mut parts, incoming) = request.into_parts();
     let mut exchange = open(&session, &parts);
+    exchange.unread = upgrade.is_some() || !incoming.is_end_stream();
     let mut wanted = Wanted { grpc: exchange.record.grpc, ..Wanted::default() };
     if let Err(reply) = check(&session, &mut parts, &mut exchange) {
         return respond::local(&session, exchange, &wanted, reply);
@@ -195,6 +197,7 @@ fn open(session: &Rc<Session>, parts: &Parts) -> Exchange {
         _active: session.enter(),
         meter: None,
         grpc: counts.then(FrameCounter::default),
+        unread: false,
         complete: false,
         after: None,
     }
@@ -203,6 +206,8 @@ fn open(session: &Rc<Session>, parts: &Parts) -> Exchange {
 /// Refuses what no route should see, and brings host and path into their normal form.
 fn check(session: &Session, parts: &mut Parts, exchange: &mut Exchange) -> Result<(), LocalReply> {
     let mut refuse = |status: StatusCode, details: &'static str| {
+        // Whoever breaks the rules here may have broken them elsewhere.
+        exchange.unread = true;
         exchange.note(Flags::default(), details);
         Err(LocalReply::new(status, ""))
     };
@@ -240,13 +245,16 @@ fn check(session: &Session, parts: &mut Parts, exchange: &mut Exchange) -> Resul
 fn describe_client(session: &Session, parts: &mut Parts, exchange: &mut Exchange) {
     let (manager, downstream) = (&session.manager, &session.downstream);
     client_cert(manager.client_cert, downstream, &mut parts.headers);
-    client_address(manager.use_remote_address, downstream, &mut parts.headers);
+    let client = downstream.peer.ip();
+    let shown = session.worker.address.filter(|_| client.is_loopback()).unwrap_or(client);
+    let edge = manager.use_remote_address.then_some(shown);
+    client_address(edge, downstream.scheme(), &mut parts.headers);
     if manager.use_remote_address {
-        let client = downstream.peer.ip();
-        if !manager.internal_networks.iter().any(|network| network.contains(&client)) {
+        let internal = manager.internal_networks.iter().any(|network| network.contains(&client));
+        if !internal {
             overrides::silence(&mut parts.headers);
-            external_client(client, &mut parts.headers);
         }
+        origin_of(client, internal, &mut parts.headers);
     }
     if manager.generate_request_id && !parts.headers.contains_key(REQUEST_ID) {
         let id = request_id(rand::random());

@@ -24,12 +24,16 @@ pub fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
 /// nominates, and `expect` (the proxy itself answers `100-continue`). `te: trailers` stays,
 /// because gRPC needs it.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    // Most messages have none of them; finding that out by names is much cheaper than by hashes.
-    if !headers.keys().any(|name| is_hop_by_hop(name.as_str())) {
+    // Most messages have one of them or none; finding those by name is cheaper than by hash.
+    let found: u32 = headers.keys().map(|name| hop_by_hop_bit(name.as_str())).sum();
+    if found == 0 {
         return;
     }
     if headers.contains_key(CONNECTION) {
         strip_nominated(headers);
+    }
+    if found == hop_by_hop_bit(CONNECTION.as_str()) {
+        return;
     }
     for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &TRANSFER_ENCODING, &UPGRADE, &HTTP2_SETTINGS] {
         headers.remove(name);
@@ -47,22 +51,26 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-fn is_hop_by_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "transfer-encoding"
-            | "upgrade"
-            | "http2-settings"
-            | "expect"
-            | "te"
-    )
+/// A number of its own for `connection`, another for everything else that goes; names of a map are
+/// different, so sums do not run into each other.
+fn hop_by_hop_bit(name: &str) -> u32 {
+    match name {
+        "connection" => 1,
+        "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" | "http2-settings"
+        | "expect" | "te" => 2,
+        _ => 0,
+    }
 }
 
 /// Headers that `connection` names go, but never those that routing and framing rest on.
 fn strip_nominated(headers: &mut HeaderMap) {
+    let mut values = headers.get_all(CONNECTION).iter();
+    if let (Some(only), None) = (values.next(), values.next())
+        && matches!(only.as_bytes(), b"keep-alive" | b"close")
+    {
+        headers.remove(CONNECTION);
+        return;
+    }
     let nominated: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()

@@ -3,6 +3,7 @@
 //! A copy starts once the original is through, so it never slows it down; a body is copied only
 //! when all of it was kept (the limit of [`crate::upstream::Replayable`]).
 
+use super::forwarded::{INTERNAL, client_address};
 use crate::config::UpstreamHttp;
 use crate::upstream::{
     Demand, HttpVersion, PickRequest, Replayable, RequestBody, UpstreamError, Upstreams,
@@ -10,6 +11,7 @@ use crate::upstream::{
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::BodyExt;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,8 @@ pub(super) struct Pending {
     pub(super) upstreams: Rc<Upstreams>,
     /// Cluster names, each with whether the host stays as it is.
     pub(super) clusters: Vec<(Arc<str>, bool)>,
+    /// Our address: copies come from us.
+    pub(super) address: Option<IpAddr>,
     pub(super) method: Method,
     pub(super) uri: Uri,
     pub(super) headers: HeaderMap,
@@ -46,6 +50,10 @@ impl Pending {
         let mut headers = self.headers;
         if let Some(body) = &body {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        headers.insert(INTERNAL, HeaderValue::from_static("true"));
+        if let Some(address) = self.address {
+            client_address(Some(address), "http", &mut headers);
         }
         for (cluster, keeps_host) in self.clusters {
             let mut request = Request::new(RequestBody::Full(body.clone()));

@@ -119,6 +119,8 @@ pub(super) struct Exchange {
     pub(super) meter: Option<Rc<crate::upstream::Meter>>,
     /// Counts gRPC messages of the response, where they are to be counted.
     pub(super) grpc: Option<crate::upstream::FrameCounter>,
+    /// An answer of our own ends an HTTP/1 connection: of the request not all was read.
+    pub(super) unread: bool,
     /// The response was handed over whole.
     pub(super) complete: bool,
     /// Work that waits for the end of the exchange (mirrored requests).
@@ -126,6 +128,11 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
+    /// The request has not been read to its end.
+    pub(super) fn is_unread(&self) -> bool {
+        self.meter.as_ref().map_or(self.unread, |meter| !meter.is_ended())
+    }
+
     /// Sets why this response is sent; flags add up, the last detail stays.
     pub(super) fn note(&mut self, flags: Flags, details: impl Into<Cow<'static, str>>) {
         self.record.flags.add(flags);

@@ -8,8 +8,8 @@ use super::record::Exchange;
 use super::response_body::{BodyLimits, Held, ResponseBody};
 use super::session::Session;
 use crate::config::{Direction, Route, VirtualHost, WeightedCluster};
-use http::header::{HeaderName, SERVER};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::header::{CONNECTION, HeaderName, SERVER};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 /// How many attempts were made.
@@ -60,6 +60,9 @@ pub(super) fn local(
 ) -> Response<ResponseBody> {
     let (status, mut headers, body, grpc) = reply.render(wanted.grpc);
     exchange.record.grpc_status = grpc;
+    if exchange.is_unread() && exchange.record.version < Version::HTTP_2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     finish_headers(session, &mut exchange, wanted, status, &mut headers);
     let sent = exchange.record.method != Method::HEAD;
     let mut response = Response::new(ResponseBody::ready(body, exchange, sent));
@@ -132,6 +135,9 @@ pub(super) fn finish_headers(
     headers: &mut HeaderMap,
 ) {
     let manager = &session.manager;
+    if session.is_closing() && exchange.record.version < Version::HTTP_2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if !manager.pass_server_header {
         headers.insert(SERVER, manager.server_name.clone());
     }

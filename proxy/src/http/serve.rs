@@ -30,6 +30,11 @@ const MAX_STREAMS: u32 = 1024;
 /// Resets a client may cause before its connection is closed (rapid reset).
 const MAX_RESETS: usize = 100;
 
+/// How long a draining HTTP/1 connection must have been silent before it is closed.
+const QUIET: Duration = Duration::from_secs(1);
+/// Stands for no limit.
+const VERY_LONG: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// How a connection ended that did not end by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -87,7 +92,7 @@ where
             // hyper takes no more than 100 headers, as Envoy; saying so would cost a list of them.
             builder.max_header_size(MAX_HEAD).max_buf_size(64 * 1024);
             let connection = pin!(builder.serve_connection(io, app).with_upgrades());
-            run(connection, |c| c.graceful_shutdown(), &session, &drain).await
+            run(connection, |c| c.graceful_shutdown(), &session, (&drain, true)).await
         }
         Preface::Http2 => {
             let tasks = session.worker.upstreams.tasks().clone();
@@ -98,7 +103,7 @@ where
                 .max_pending_accept_reset_streams(MAX_RESETS)
                 .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
             let connection = pin!(builder.serve_connection(io, app));
-            run(connection, |c| c.graceful_shutdown(), &session, &drain).await
+            run(connection, |c| c.graceful_shutdown(), &session, (&drain, false)).await
         }
     }
 }
@@ -120,15 +125,15 @@ async fn run<C>(
     mut connection: Pin<&mut C>,
     shutdown: impl Fn(Pin<&mut C>),
     session: &Session,
-    drain: &CancellationToken,
+    (drain, soft): (&CancellationToken, bool),
 ) -> Result<(), ServeError>
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    let limit = session.manager.idle_timeout.filter(|limit| !limit.is_zero());
-    let mut idle = pin!(limit.map(tokio::time::sleep));
+    let mut limit = session.manager.idle_timeout.filter(|limit| !limit.is_zero());
+    let mut idle = pin!(tokio::time::sleep(limit.unwrap_or(VERY_LONG)));
     let mut drained = pin!(drain.cancelled());
-    let (mut registered, mut ending) = (false, false);
+    let (mut registered, mut draining, mut ending) = (false, false, false);
     poll_fn(|cx| {
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             return Poll::Ready(Ok(ended?));
@@ -138,15 +143,23 @@ where
         }
         if !registered {
             registered = true;
-            ending = drained.as_mut().poll(cx).is_ready();
-            if let Some(timer) = idle.as_mut().as_pin_mut() {
-                // Whether it is over already is looked at below.
-                let _registered = timer.poll(cx);
+            // What they say is looked at below.
+            let _registered = (drained.as_mut().poll(cx), idle.as_mut().poll(cx));
+        }
+        if !draining && drain.is_cancelled() {
+            draining = true;
+            // A client that speaks just now must not be cut off: it is told with its next answer.
+            // One that says nothing for a while is not about to.
+            if soft {
+                session.close_soon();
+                limit = Some(limit.map_or(QUIET, |limit| limit.min(QUIET)));
+                idle.as_mut().reset(tokio::time::Instant::now());
+            } else {
+                ending = true;
             }
         }
-        ending = ending || drain.is_cancelled();
-        if let (Some(limit), Some(timer)) = (limit, idle.as_mut().as_pin_mut()) {
-            ending = ending || is_idle(session, limit, timer, cx);
+        if let Some(limit) = limit {
+            ending = ending || is_idle(session, limit, idle.as_mut(), cx);
         }
         if ending {
             shutdown(connection.as_mut());

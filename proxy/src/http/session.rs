@@ -9,6 +9,7 @@ use crate::upstream::Upstreams;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,21 +36,23 @@ pub struct HttpWorker {
     pub(super) sink: Rc<dyn Sink>,
     pub(super) authorizer: Rc<dyn Authorizer>,
     pub(super) local: Option<LocalPeer>,
+    /// Our address, by which clients on loopback are known to others.
+    pub(super) address: Option<IpAddr>,
     pub(super) peers: PeerCache,
     tables: RefCell<HashMap<*const RouteConfig, Rc<RouteTable>>>,
 }
 
 impl HttpWorker {
-    /// HTTP over `upstreams`; `local` is what peers are told about this workload.
+    /// HTTP over `upstreams`; `local` is what peers are told about this workload, `address` its own.
     #[must_use]
     pub fn new(
         upstreams: Rc<Upstreams>,
         sink: Rc<dyn Sink>,
         authorizer: Rc<dyn Authorizer>,
-        local: Option<LocalPeer>,
+        (local, address): (Option<LocalPeer>, Option<IpAddr>),
     ) -> Rc<Self> {
         let (peers, tables) = (PeerCache::default(), RefCell::default());
-        Rc::new(Self { upstreams, sink, authorizer, local, peers, tables })
+        Rc::new(Self { upstreams, sink, authorizer, local, address, peers, tables })
     }
 
     /// The compiled table of a route configuration; a table keeps its configuration alive, so
@@ -99,6 +102,8 @@ pub(super) struct Session {
     table: RefCell<Option<(u64, Rc<RouteTable>)>>,
     active: Cell<u32>,
     last: Cell<Instant>,
+    /// The next response is the last one (HTTP/1).
+    closing: Cell<bool>,
 }
 
 /// Counts a request as active on its connection.
@@ -114,7 +119,8 @@ impl Session {
         let (active, last) = (Cell::new(0), Cell::new(Instant::now()));
         let traits = Traits::of(&manager, downstream.direction);
         let table = RefCell::default();
-        Rc::new(Self { worker, downstream, manager, traits, table, active, last })
+        let closing = Cell::new(false);
+        Rc::new(Self { worker, downstream, manager, traits, table, active, last, closing })
     }
 
     /// The route table in force; `None` while the route configuration has not arrived.
@@ -132,6 +138,16 @@ impl Session {
         let table = self.worker.table(config);
         *self.table.borrow_mut() = Some((snapshot.epoch, Rc::clone(&table)));
         Some(table)
+    }
+
+    /// The connection ends with the next response.
+    pub(super) fn close_soon(&self) {
+        self.closing.set(true);
+    }
+
+    /// See [`Self::close_soon`].
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.get()
     }
 
     pub(super) fn enter(self: &Rc<Self>) -> Active {

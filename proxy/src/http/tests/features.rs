@@ -201,6 +201,27 @@ fn a_drain_ends_connections_after_their_requests() {
 }
 
 #[test]
+fn a_request_that_meets_a_drain_is_answered() {
+    local(async {
+        let upstream = Upstream::start(|_, _| async { ok("done") }).await;
+        let proxy =
+            Proxy::start(vec![cluster("c", &[upstream.address])], route_to(forward_to("c"))).await;
+        let mut client = TcpStream::connect(proxy.address).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let mut first = [0; 15];
+        client.read_exact(&mut first).await.unwrap();
+        proxy.drain.cancel();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        client.write_all(request).await.unwrap();
+        let mut rest = String::new();
+        client.read_to_string(&mut rest).await.unwrap();
+        let (_, second) = rest.split_once("HTTP/1.1 200").unwrap();
+        assert!(second.contains("connection: close") && second.ends_with("done"), "{rest}");
+    });
+}
+
+#[test]
 fn an_idle_connection_is_closed() {
     local(async {
         let upstream = Upstream::start(|_, _| async { ok("hi") }).await;

@@ -222,7 +222,7 @@ impl Proxy {
             crate::config::WorkloadLabels { name: "reviews-v1".into(), ..Default::default() };
         let local = LocalPeer::new("sidecar~1", "pod", &labels).unwrap();
         let sink = Rc::clone(&records) as Rc<dyn Sink>;
-        let worker = HttpWorker::new(upstreams, sink, Rc::new(ByHeader), Some(local));
+        let worker = HttpWorker::new(upstreams, sink, Rc::new(ByHeader), (Some(local), None));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (manager, drain) = (Arc::new(manager), CancellationToken::new());

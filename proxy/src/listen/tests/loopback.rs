@@ -184,7 +184,7 @@ impl Running {
                 Rc::clone(&upstreams),
                 Rc::new(NoRequests),
                 Rc::new(RbacAuthorizer),
-                None,
+                (None, None),
             ),
             tcp: TcpWorker::new(upstreams, Rc::clone(&records) as Rc<dyn TcpSink>),
             tasks: tasks.clone(),

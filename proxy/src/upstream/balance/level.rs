@@ -82,11 +82,12 @@ impl Level {
         &self,
         backends: &[B],
         wish: Wish<'_>,
-        panic: bool,
+        in_panic: &impl Fn() -> bool,
         random: &mut impl FnMut() -> u64,
     ) -> Option<usize> {
-        let available =
-            |slot: usize| self.backend(backends, slot).is_some_and(|b| panic || b.is_available());
+        let available = |slot: usize| {
+            self.backend(backends, slot).is_some_and(|b| b.is_available() || in_panic())
+        };
         let wanted = |slot: usize| {
             available(slot) && self.members.get(slot).is_some_and(|i| !wish.avoid.contains(i))
         };

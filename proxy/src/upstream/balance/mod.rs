@@ -8,6 +8,7 @@ mod level;
 
 use crate::config::Balance;
 use level::Level;
+use std::cell::OnceCell;
 
 pub use hash::key_hash;
 
@@ -67,10 +68,16 @@ impl Balancer {
         wish: Wish<'_>,
         random: &mut impl FnMut() -> u64,
     ) -> Option<usize> {
-        if let [only] = self.levels.as_slice()
-            && self.panic_threshold <= 0.0
-        {
-            return only.pick(backends, wish, false, random);
+        if let [only] = self.levels.as_slice() {
+            // Whether there is a panic matters only once an endpoint is met that may not be picked.
+            let panic = OnceCell::new();
+            let in_panic = || {
+                *panic.get_or_init(|| {
+                    let (healthy, total) = only.health(backends);
+                    is_panic(healthy, total, self.panic_threshold)
+                })
+            };
+            return only.pick(backends, wish, &in_panic, random);
         }
         let health: Vec<(usize, usize)> =
             self.levels.iter().map(|level| level.health(backends)).collect();
@@ -84,7 +91,7 @@ impl Balancer {
         let index = chosen.unwrap_or(0);
         let (healthy, total) = health.get(index).copied().unwrap_or((0, 0));
         let panic = is_panic(healthy, total, self.panic_threshold);
-        self.levels.get(index)?.pick(backends, wish, panic, random)
+        self.levels.get(index)?.pick(backends, wish, &|| panic, random)
     }
 }
 
