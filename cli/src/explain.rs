@@ -7,7 +7,7 @@ use lateen_api::meta::Labels;
 use lateen_api::security::MutualTlsMode;
 use serde_json::{Map, Value, json};
 
-use crate::output::{Format, say_findings};
+use crate::output::{Format, say_findings, unreadable};
 use crate::registry::From;
 
 /// What `lateen explain` takes.
@@ -46,7 +46,10 @@ pub(crate) fn run(topic: Topic) -> anyhow::Result<ExitCode> {
 }
 
 fn mtls(workload: &Workload) -> anyhow::Result<ExitCode> {
-    let mesh = workload.from.read()?;
+    let mesh = match workload.from.read() {
+        Ok(mesh) => mesh,
+        Err(error) => return Ok(unreadable(&error)),
+    };
     say_findings(&mesh.findings);
     let labels: Labels = workload.labels.iter().cloned().collect();
     let effective = mesh.model.mutual_tls(&workload.namespace, &labels);

@@ -38,9 +38,18 @@ enum Command {
     Validate(validate::Settings),
 }
 
+/// Exit status of wrong usage (`EX_USAGE` of sysexits).
+const USAGE: u8 = 64;
+/// The same for `inject`, whose callers know it from istioctl.
+const INJECT_USAGE: u8 = 2;
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let result = match cli.command {
         Command::Demo(settings) => demo::run(settings).await,
         Command::Registry(settings) => registry::run(&settings),
         Command::Lab(command) => lab::run(command).await,
@@ -52,4 +61,16 @@ async fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Tells what is wrong with the arguments; help and version are no mistakes.
+fn refuse(error: &clap::Error) -> ExitCode {
+    // Where nobody reads there is nobody to tell.
+    drop(error.print());
+    let inject = std::env::args_os().nth(1).is_some_and(|command| command == "inject");
+    match (error.use_stderr(), inject) {
+        (false, _) => ExitCode::SUCCESS,
+        (true, true) => ExitCode::from(INJECT_USAGE),
+        (true, false) => ExitCode::from(USAGE),
+    }
 }

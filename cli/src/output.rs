@@ -2,6 +2,7 @@
 //! remarks on standard error so that standard output is the result.
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use clap::ValueEnum;
 use lateen_api::Finding;
@@ -23,4 +24,13 @@ pub(crate) fn say_findings(findings: &[Finding]) {
         // Nobody reads remarks: nothing to do about it.
         drop(writeln!(error, "{}: {finding}", finding.severity));
     }
+}
+
+/// Exit status of input that cannot be read (`EX_DATAERR` of sysexits).
+const UNREADABLE: u8 = 65;
+
+/// Tells why input cannot be read.
+pub(crate) fn unreadable(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::from(UNREADABLE)
 }

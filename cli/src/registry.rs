@@ -12,7 +12,7 @@ use lateen_control_plane::registry::{Row, rows};
 use lateen_control_plane::settings::Settings as ControlPlane;
 use serde_json::json;
 
-use crate::output::{Format, say_findings};
+use crate::output::{Format, say_findings, unreadable};
 
 /// Endpoints of one row that people are shown.
 const SHOWN: usize = 4;
@@ -69,7 +69,10 @@ impl From {
 
 /// Prints the registry. Findings go to standard error.
 pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
-    let mesh = settings.from.read()?;
+    let mesh = match settings.from.read() {
+        Ok(mesh) => mesh,
+        Err(error) => return Ok(unreadable(&error)),
+    };
     say_findings(&mesh.findings);
     let mut rows = rows(mesh.model.services());
     if let Some(text) = &settings.host {

@@ -13,8 +13,7 @@ use clap::{Args, ValueEnum};
 use lateen_api::{Finding, Object, Severity, stream, validate};
 use serde::Serialize;
 
-/// Status when a file cannot be read, as `EX_DATAERR` of sysexits.
-const UNREADABLE: u8 = 65;
+use crate::output::unreadable;
 
 /// Flags of `lateen validate`.
 #[derive(Debug, Args)]
@@ -60,8 +59,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         match std::fs::read_to_string(file) {
             Ok(text) => judge(file, &text, &mut all.results),
             Err(error) => {
-                eprintln!("error: {}: {error}", file.display());
-                return Ok(ExitCode::from(UNREADABLE));
+                return Ok(unreadable(&anyhow::anyhow!("{}: {error}", file.display())));
             }
         }
     }
