@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use lateen_api::{Finding, Object, Severity, stream, validate};
 use serde::Serialize;
 
-use crate::output::unreadable;
+use crate::output::{Format, unreadable};
 
 /// Flags of `lateen validate`.
 #[derive(Debug, Args)]
@@ -22,14 +22,8 @@ pub(crate) struct Settings {
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true, num_args = 1..)]
     files: Vec<PathBuf>,
     /// Form of the output
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
 }
 
 /// The verdict about one document.
@@ -64,8 +58,8 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         }
     }
     let text = match settings.output {
-        Output::Json => serde_json::to_string_pretty(&all)? + "\n",
-        Output::Text => text(&all),
+        Format::Json => serde_json::to_string_pretty(&all)? + "\n",
+        Format::Table => text(&all),
     };
     std::io::stdout().write_all(text.as_bytes()).context("writing to stdout")?;
     let valid = all.results.iter().all(|verdict| verdict.valid);
