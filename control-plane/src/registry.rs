@@ -23,7 +23,7 @@ use lateen_api::{Finding, Origin};
 
 use crate::model::PeerPolicies;
 use crate::source::Objects;
-use crate::translate::input::Service;
+use crate::translate::input::{Resolution, Service};
 
 pub use present::{Row, rows};
 pub use visibility::Visibility;
@@ -111,6 +111,19 @@ impl Registry {
     #[must_use]
     pub fn services(&self) -> &[Registered] {
         &self.services
+    }
+
+    /// How many services there are, and how many of those that have ports have nobody behind them.
+    #[must_use]
+    pub fn counts(&self) -> (i64, i64) {
+        let nobody = |one: &&Registered| {
+            let service = &one.service;
+            service.resolution == Resolution::Endpoints
+                && !service.ports.is_empty()
+                && service.ports.iter().all(|port| port.endpoints.is_empty())
+        };
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        (count(self.services.len()), count(self.services.iter().filter(nobody).count()))
     }
 
     /// What there is to say about definitions that clash.

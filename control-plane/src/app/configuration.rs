@@ -5,7 +5,7 @@
 //! ConfigMaps of Istio in the configuration directory, else they are the defaults. What cannot be
 //! used is said, and what was in force before stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -179,6 +179,9 @@ impl Follow {
         let since = Instant::now();
         let mesh = Arc::new(Model::new(&load.objects, &config.mesh, &self.settings));
         self.metrics.config_events.inc();
+        let (all, empty) = mesh.services().counts();
+        self.metrics.services.set(all);
+        self.metrics.empty_services.set(empty);
         Generation::new(number, mesh, since)
     }
 }
@@ -194,6 +197,15 @@ impl Follower {
             let load = Arc::clone(&self.follow.loads.borrow_and_update());
             let mut failure = None;
             match Configuration::read(&self.follow.settings, &load) {
+                // Certificates and trust are made for the one that held at the start.
+                Ok(it) if it.trust_domain() != self.configuration.trust_domain() => {
+                    let message = format!(
+                        "the trust domain cannot become `{}` while lateend runs: the mesh \
+                         configuration of before stays in force until it is started again",
+                        it.trust_domain()
+                    );
+                    failure = Some(Finding::error("trustDomain", message));
+                }
                 Ok(configuration) => self.configuration = configuration,
                 Err(error) => failure = Some(Finding::error("", error.to_string())),
             }
@@ -213,7 +225,8 @@ impl Follower {
         findings.extend(self.configuration.findings.iter().cloned());
         findings.extend(generation.mesh.findings().iter().cloned());
         findings.extend(failure);
-        for finding in findings.iter().filter(|finding| !self.said.contains(finding)) {
+        let said: HashSet<&Finding> = self.said.iter().collect();
+        for finding in findings.iter().filter(|finding| !said.contains(finding)) {
             match finding.severity {
                 Severity::Error => tracing::error!("{finding}"),
                 Severity::Warning => tracing::warn!("{finding}"),

@@ -3,19 +3,20 @@
 //! One task serves one proxy: it reads requests, hears of new generations, and writes responses as
 //! fast as the proxy takes them. While responses wait to be taken no further generation is looked
 //! at, so a slow proxy costs one set of responses and then gets the latest. Only delta discovery
-//! is offered.
+//! is offered. Streams that do not say who they are are few at a time, and not for long.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use lateen_xds::discovery::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use lateen_xds::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,10 +29,15 @@ use crate::serve::metrics::{Metrics, ResourceType};
 use crate::serve::proxies::{Proxies, ProxyStatus};
 use crate::serve::stream::{ProxyStream, Reaction, short_name};
 use crate::token::ServiceAccount;
+use crate::translate::Resources;
 use crate::translate::view::{NodeError, ProxyView};
 
 /// Responses between the proxy's task and the transport.
 const IN_FLIGHT: usize = 4;
+/// Streams at once that have not said yet which proxy they serve.
+const NEWCOMERS: usize = 4096;
+/// How long a stream may take to say it.
+const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// What all streams share.
 #[derive(Debug)]
@@ -42,6 +48,7 @@ pub struct Discovery {
     tasks: TaskTracker,
     stop: CancellationToken,
     next_connection: AtomicU64,
+    newcomers: Arc<Semaphore>,
 }
 
 impl Discovery {
@@ -54,7 +61,9 @@ impl Discovery {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        Self { generations, proxies, metrics, tasks, stop, next_connection: AtomicU64::new(1) }
+        let next_connection = AtomicU64::new(1);
+        let newcomers = Arc::new(Semaphore::new(NEWCOMERS));
+        Self { generations, proxies, metrics, tasks, stop, next_connection, newcomers }
     }
 }
 
@@ -105,6 +114,11 @@ impl AggregatedDiscoveryService for DiscoveryService {
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let account = self.caller(&request)?;
+        let newcomer = Arc::clone(&self.discovery.newcomers).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!(
+                "{NEWCOMERS} streams have not said yet which proxy they serve: try again later"
+            ))
+        })?;
         let address = request.extensions().get::<PeerAddress>().map(ToString::to_string);
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
         let connection = Connection {
@@ -116,7 +130,7 @@ impl AggregatedDiscoveryService for DiscoveryService {
             waiting: VecDeque::new(),
         };
         let requests = request.into_inner();
-        self.discovery.tasks.spawn(connection.run(requests));
+        self.discovery.tasks.spawn(connection.run(requests, newcomer));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }
@@ -132,10 +146,14 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(mut self, requests: Streaming<DeltaDiscoveryRequest>) {
+    async fn run(
+        mut self,
+        requests: Streaming<DeltaDiscoveryRequest>,
+        newcomer: OwnedSemaphorePermit,
+    ) {
         let discovery = Arc::clone(&self.discovery);
         discovery.metrics.connected.inc();
-        let ended = self.serve(requests).await;
+        let ended = self.serve(requests, newcomer).await;
         discovery.proxies.remove(self.id);
         discovery.metrics.connected.dec();
         if let Err(status) = ended {
@@ -149,12 +167,14 @@ impl Connection {
     async fn serve(
         &mut self,
         mut requests: Streaming<DeltaDiscoveryRequest>,
+        newcomer: OwnedSemaphorePermit,
     ) -> Result<(), Status> {
-        let Some(first) = self.next(&mut requests).await? else { return Ok(()) };
+        let Some(first) = self.first(&mut requests).await? else { return Ok(()) };
         let view = self.view(&first)?;
+        drop(newcomer);
         let mut generations = self.discovery.generations.clone();
         let mut generation = Arc::clone(&generations.borrow_and_update());
-        let mut stream = ProxyStream::new(resources(&generation, &view).await?);
+        let mut stream = ProxyStream::new(self.resources(&generation, &view).await?);
         let mut status = ProxyStatus {
             cluster_id: view.cluster_id.clone(),
             proxy: format!("{}.{}", view.name, view.namespace),
@@ -190,7 +210,7 @@ impl Connection {
                         return Ok(());
                     }
                     generation = Arc::clone(&generations.borrow_and_update());
-                    let wanted = resources(&generation, &view).await?;
+                    let wanted = self.resources(&generation, &view).await?;
                     self.send(stream.on_resources(wanted));
                 }
             }
@@ -198,13 +218,16 @@ impl Connection {
     }
 
     /// The first request, unless the server stops before it comes.
-    async fn next(
+    async fn first(
         &self,
         requests: &mut Streaming<DeltaDiscoveryRequest>,
     ) -> Result<Option<DeltaDiscoveryRequest>, Status> {
         tokio::select! {
             () = self.discovery.stop.cancelled() => Ok(None),
             request = requests.message() => request,
+            () = tokio::time::sleep(FIRST_WORD) => Err(Status::deadline_exceeded(format!(
+                "nothing was asked for within {} s", FIRST_WORD.as_secs()
+            ))),
         }
     }
 
@@ -240,6 +263,22 @@ impl Connection {
         Ok(())
     }
 
+    /// The resources of a proxy; made off the event loop, because a large mesh takes a while.
+    async fn resources(
+        &self,
+        generation: &Arc<Generation>,
+        view: &ProxyView,
+    ) -> Result<Arc<Resources>, Status> {
+        if let Some(ready) = generation.ready(view) {
+            return Ok(ready);
+        }
+        let since = Instant::now();
+        let (generation, view) = (Arc::clone(generation), view.clone());
+        let made = tokio::task::spawn_blocking(move || generation.resources(&view)).await;
+        self.discovery.metrics.generation_time.observe(since.elapsed().as_secs_f64());
+        made.map_err(|error| Status::internal(format!("the translation failed: {error}")))
+    }
+
     fn send(&mut self, responses: Vec<DeltaDiscoveryResponse>) {
         for response in responses {
             let kind = short_name(&response.type_url);
@@ -258,17 +297,4 @@ impl Connection {
 
 fn label(kind: &str) -> ResourceType {
     ResourceType { r#type: kind.to_owned() }
-}
-
-/// The resources of a proxy; made off the event loop, because a large mesh takes a while.
-async fn resources(
-    generation: &Arc<Generation>,
-    view: &ProxyView,
-) -> Result<Arc<crate::translate::Resources>, Status> {
-    if let Some(ready) = generation.ready(view) {
-        return Ok(ready);
-    }
-    let (generation, view) = (Arc::clone(generation), view.clone());
-    let made = tokio::task::spawn_blocking(move || generation.resources(&view)).await;
-    made.map_err(|error| Status::internal(format!("the translation failed: {error}")))
 }

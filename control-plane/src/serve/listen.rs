@@ -1,7 +1,8 @@
 //! Accepting connections for gRPC: plaintext, and TLS with what the handshake told.
 //!
-//! Every connection carries its peer's address and, over TLS, the certificate the peer showed.
-//! Knows nothing of what is served over it.
+//! Every connection carries its peer's address and, over TLS, the certificate the peer showed. One
+//! on which nothing is said is closed after a while, and all are cut soon after the stop, because
+//! a server that ends in order waits for each. Knows nothing of what is served over them.
 
 use std::fmt;
 use std::io;
@@ -14,11 +15,12 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
 
@@ -26,8 +28,14 @@ use crate::caller::VerifiedPeer;
 
 /// Longest time a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Longest wait for the first byte after it.
+const FIRST_BYTE: Duration = Duration::from_secs(10);
+/// What connections have to end by themselves after the stop.
+const GRACE: Duration = Duration::from_millis(500);
 /// Connections whose handshake is done and that wait to be served.
 const ACCEPTED: usize = 64;
+/// Connections of one port at once, those in their handshake among them.
+const CONNECTIONS: usize = 20_000;
 /// Pause after the system refused to accept (out of descriptors), so that it is not asked hotly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -41,9 +49,19 @@ impl fmt::Display for PeerAddress {
     }
 }
 
+/// A connection, the room it takes, and what ends it.
+#[derive(Debug)]
+pub struct Connection {
+    carrier: Carrier,
+    _room: OwnedSemaphorePermit,
+    /// Until the first byte is there.
+    silence: Option<Pin<Box<Sleep>>>,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
 /// A connection of either kind.
 #[derive(Debug)]
-pub enum Connection {
+enum Carrier {
     /// Without TLS.
     Plain(TcpStream),
     /// With TLS, handshake done.
@@ -74,11 +92,11 @@ impl Connected for Connection {
     type ConnectInfo = ConnectionInfo;
 
     fn connect_info(&self) -> ConnectionInfo {
-        match self {
-            Self::Plain(stream) => {
+        match &self.carrier {
+            Carrier::Plain(stream) => {
                 ConnectionInfo { peer: stream.peer_addr().ok(), ..ConnectionInfo::default() }
             }
-            Self::Tls(stream) => {
+            Carrier::Tls(stream) => {
                 let (tcp, session) = stream.get_ref();
                 let leaf = session.peer_certificates().and_then(|chain| chain.first());
                 ConnectionInfo {
@@ -130,11 +148,18 @@ pub fn incoming(
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(ACCEPTED);
     let acceptor = tls.map(TlsAcceptor::from);
-    let handshakes = tasks.clone();
+    let (handshakes, cut) = (tasks.clone(), CancellationToken::new());
+    let cutting = cut.clone().drop_guard();
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
     tasks.spawn(async move {
         loop {
+            let permit = tokio::select! {
+                () = stop.cancelled() => break,
+                permit = Arc::clone(&room).acquire_owned() => permit,
+            };
+            let Ok(permit) = permit else { break };
             let accepted = tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 accepted = listener.accept() => accepted,
             };
             let stream = match accepted {
@@ -145,40 +170,45 @@ pub fn incoming(
                     continue;
                 }
             };
-            handshakes.spawn(hand_over(stream, acceptor.clone(), sender.clone(), stop.clone()));
+            let (acceptor, sender, stop) = (acceptor.clone(), sender.clone(), stop.clone());
+            let cut = Box::pin(cut.clone().cancelled_owned());
+            handshakes.spawn(async move {
+                let Some(carrier) = shake_hands(stream, acceptor, stop).await else { return };
+                let silence = Some(Box::pin(tokio::time::sleep(FIRST_BYTE)));
+                let connection = Connection { carrier, _room: permit, silence, cut };
+                // The server may have stopped meanwhile; then the connection is closed.
+                drop(sender.send(Ok(connection)).await);
+            });
         }
+        drop((listener, sender));
+        tokio::time::sleep(GRACE).await;
+        drop(cutting);
     });
     ReceiverStream::new(receiver)
 }
 
-async fn hand_over(
+/// The connection, ready to be served; `None` when it is not worth it.
+async fn shake_hands(
     stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
-    sender: mpsc::Sender<io::Result<Connection>>,
     stop: CancellationToken,
-) {
+) -> Option<Carrier> {
     // Without it, small responses wait for the peer's delayed acknowledgement.
     drop(stream.set_nodelay(true));
-    let connection = match acceptor {
-        None => Connection::Plain(stream),
-        Some(acceptor) => {
-            let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
-            let done = tokio::select! {
-                () = stop.cancelled() => return,
-                done = handshake => done,
-            };
-            match done {
-                Ok(Ok(stream)) => Connection::Tls(Box::new(stream)),
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "TLS handshake failed");
-                    return;
-                }
-                Err(_) => return,
-            }
-        }
+    let Some(acceptor) = acceptor else { return Some(Carrier::Plain(stream)) };
+    let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
+    let done = tokio::select! {
+        () = stop.cancelled() => return None,
+        done = handshake => done,
     };
-    // The server may have stopped meanwhile; then the connection is closed.
-    drop(sender.send(Ok(connection)).await);
+    match done {
+        Ok(Ok(stream)) => Some(Carrier::Tls(Box::new(stream))),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "TLS handshake failed");
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 impl AsyncRead for Connection {
@@ -187,9 +217,24 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        let this = self.get_mut();
+        let read = match &mut this.carrier {
+            Carrier::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Carrier::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        if read.is_ready() {
+            this.silence = None;
+            return read;
+        }
+        if this.cut.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        match &mut this.silence {
+            Some(silence) => silence
+                .as_mut()
+                .poll(context)
+                .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was said"))),
+            None => Poll::Pending,
         }
     }
 }
@@ -200,23 +245,23 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        match &mut self.get_mut().carrier {
+            Carrier::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Carrier::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        match &mut self.get_mut().carrier {
+            Carrier::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Carrier::Tls(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        match &mut self.get_mut().carrier {
+            Carrier::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Carrier::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

@@ -94,7 +94,10 @@ impl State {
             findings.extend(file.findings.iter().cloned());
             for entry in &file.entries {
                 if let Some(first) = seen.get(&entry.key) {
-                    findings.push(twice(entry, first));
+                    // What a refused object left in force is the very object of another file.
+                    if **first != entry.origin {
+                        findings.push(twice(entry, first));
+                    }
                     continue;
                 }
                 seen.insert(&entry.key, &entry.origin);

@@ -1,0 +1,9 @@
+//! `lateend` as a process, alone with a directory: what it serves, refuses, publishes, survives, and
+//! how it ends.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+mod callers;
+mod client;
+mod configuration;
+mod daemon;
+mod endings;
