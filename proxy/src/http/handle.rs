@@ -25,6 +25,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -241,12 +242,17 @@ fn check(session: &Session, parts: &mut Parts, exchange: &mut Exchange) -> Resul
     }
 }
 
+/// The address by which a host knows itself; others of 127.0.0.0/8 may stand for anybody.
+fn is_localhost(address: IpAddr) -> bool {
+    address == Ipv4Addr::LOCALHOST || address == Ipv6Addr::LOCALHOST
+}
+
 /// What the upstream is told about the client, and the request's id.
 fn describe_client(session: &Session, parts: &mut Parts, exchange: &mut Exchange) {
     let (manager, downstream) = (&session.manager, &session.downstream);
     client_cert(manager.client_cert, downstream, &mut parts.headers);
     let client = downstream.peer.ip();
-    let shown = session.worker.address.filter(|_| client.is_loopback()).unwrap_or(client);
+    let shown = session.worker.address.filter(|_| is_localhost(client)).unwrap_or(client);
     let edge = manager.use_remote_address.then_some(shown);
     client_address(edge, downstream.scheme(), &mut parts.headers);
     if manager.use_remote_address {
