@@ -134,10 +134,8 @@ pub fn join(state: &Path) -> Result<Tenancy, StateError> {
 /// When there is one of this name, or the folder cannot be made.
 pub fn create(name: &str) -> Result<(Layout, Tenancy), StateError> {
     check_name(name)?;
-    let root = root();
-    make_private(&root)?;
-    let unfinished = root.join(format!(".{name}.{}", std::process::id()));
-    make_private(&unfinished)?;
+    let unfinished = root().join(format!(".{name}.{}", std::process::id()));
+    make_in_root(&unfinished)?;
     let layout = Layout { state: unfinished.clone() };
     let made = layout.make().and_then(|()| File::create(unfinished.join("lock")));
     let taken = made.map_err(|source| at(&unfinished, source)).and_then(|_| join(&unfinished));
@@ -226,6 +224,18 @@ pub fn remove(state: &Path) -> Result<(), StateError> {
         let _left = std::fs::remove_dir(root);
     }
     Ok(())
+}
+
+/// Makes a folder in the folder of all labs. That one goes with the last lab, which may be just
+/// now: then it is made again.
+fn make_in_root(folder: &Path) -> Result<(), StateError> {
+    loop {
+        make_private(&root())?;
+        match make_private(folder) {
+            Err(StateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            made => return made,
+        }
+    }
 }
 
 /// Makes a folder that only its owner can enter; one that is there must be such.
