@@ -1,21 +1,16 @@
-//! Istio's bookinfo as it is published. Its manifests are read from where `LATEEN_CONFORMANCE` says,
-//! else from a folder beside this project.
+//! Istio's bookinfo as it is published. Its manifests are not part of this project:
+//! `LATEEN_CONFORMANCE` names the folder that holds `samples/bookinfo`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
 use crate::lab::{Lab, text};
 
 fn samples() -> PathBuf {
-    let given = std::env::var_os("LATEEN_CONFORMANCE").map(PathBuf::from);
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance");
-    let folder = given.unwrap_or(beside).join("samples");
-    assert!(
-        folder.is_dir(),
-        "Istio's sample manifests are not at {}; name their folder in LATEEN_CONFORMANCE",
-        folder.display()
-    );
+    let root = std::env::var_os("LATEEN_CONFORMANCE").expect("LATEEN_CONFORMANCE names the files");
+    let folder = PathBuf::from(root).join("samples");
+    assert!(folder.is_dir(), "{} is missing: set LATEEN_CONFORMANCE", folder.display());
     folder
 }
 
