@@ -9,7 +9,7 @@ mod peers;
 mod remarks;
 mod virtual_services;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use lateen_api::Finding;
@@ -52,8 +52,8 @@ pub struct Model {
     destination_rules: DestinationRules,
     peers: PeerPolicies,
     policies: Vec<Arc<Resource<AuthorizationPolicy>>>,
-    /// Whether some rule asks for labels of callers.
-    by_labels: bool,
+    /// Keys of the labels of callers that some rule asks for.
+    asked_labels: BTreeSet<String>,
     findings: Vec<Finding>,
 }
 
@@ -94,7 +94,11 @@ impl Model {
             settings: settings_of(mesh, domain),
             root_namespace: root.to_owned(),
             pods: pods.collect(),
-            by_labels: virtual_services.ask_for_labels() || destination_rules.ask_for_labels(),
+            asked_labels: virtual_services
+                .asked_labels()
+                .chain(destination_rules.asked_labels())
+                .cloned()
+                .collect(),
             virtual_services,
             destination_rules,
             policies: objects.authorization_policies.clone(),
@@ -102,7 +106,7 @@ impl Model {
             registry,
             peers,
         };
-        model.findings.extend(remarks::remarks(objects, &model.registry, &model.settings));
+        model.findings.extend(remarks::remarks(objects, &model.registry, &model.settings, root));
         model
     }
 
@@ -135,6 +139,15 @@ impl Model {
             }
         }
         order.into_iter().map(|one| Arc::clone(&one.service)).collect()
+    }
+
+    fn pod(&self, view: &ProxyView) -> Option<&KnownPod> {
+        self.pods.get(&(view.namespace.clone(), view.name.clone()))
+    }
+
+    /// What the API server says of a pod is believed before what the pod says of itself.
+    fn labels<'a>(&'a self, view: &'a ProxyView) -> &'a Labels {
+        self.pod(view).map_or(&view.labels, |pod| &pod.labels)
     }
 
     fn inbound_ports(&self, view: &ProxyView, labels: &Labels, pod: &KnownPod) -> Vec<InboundPort> {
@@ -196,7 +209,9 @@ impl Mesh for Model {
     }
 
     fn scope(&self, view: &ProxyView) -> Scope {
-        let labels = if self.by_labels { view.labels.clone() } else { Labels::new() };
+        // Others would make a scope of every pod.
+        let labels = self.labels(view).iter().filter(|(key, _)| self.asked_labels.contains(*key));
+        let labels = labels.map(|(key, value)| (key.clone(), value.clone())).collect();
         Scope { namespace: view.namespace.clone(), labels }
     }
 
@@ -218,9 +233,8 @@ impl Mesh for Model {
     }
 
     fn inbound(&self, view: &ProxyView) -> Inbound {
-        // What the API server says of a pod is believed before what the pod says of itself.
-        let pod = self.pods.get(&(view.namespace.clone(), view.name.clone()));
-        let labels = pod.map_or(&view.labels, |pod| &pod.labels);
+        let pod = self.pod(view);
+        let labels = self.labels(view);
         let nothing = KnownPod::default();
         let effective = self.peers.effective(&view.namespace, labels);
         Inbound {

@@ -23,7 +23,6 @@ type Rule = Arc<Resource<DestinationRule>>;
 /// A rule, or several that have become one.
 #[derive(Debug)]
 struct Merged {
-    host: Host,
     selector: Option<Labels>,
     seen: Visibility,
     rule: Rule,
@@ -33,7 +32,14 @@ struct Merged {
 #[derive(Debug, Default)]
 pub(super) struct DestinationRules {
     root: String,
-    by_namespace: HashMap<String, Vec<Merged>>,
+    by_namespace: HashMap<String, OfNamespace>,
+}
+
+/// Rules of a namespace: those of one host together, and the hosts that are wildcards.
+#[derive(Debug, Default)]
+struct OfNamespace {
+    by_host: HashMap<Host, Vec<Merged>>,
+    wildcards: Vec<Host>,
 }
 
 impl DestinationRules {
@@ -44,7 +50,7 @@ impl DestinationRules {
     ) -> Self {
         let mut oldest_first = rules.to_vec();
         oldest_first.sort_by(|a, b| a.age().cmp(&b.age()));
-        let mut by_namespace: HashMap<String, Vec<Merged>> = HashMap::new();
+        let mut by_namespace: HashMap<String, OfNamespace> = HashMap::new();
         for rule in oldest_first {
             let namespace = rule.namespace().to_owned();
             let Ok(host) = Host::parse(&host::resolve(&rule.spec.host, &namespace, domain)) else {
@@ -52,12 +58,15 @@ impl DestinationRules {
             };
             let seen = Visibility::of(&rule.spec.export_to, default_export_to, &namespace);
             let selector = rule.spec.workload_selector.as_ref().map(|it| it.labels.clone());
-            let merged = by_namespace.entry(namespace).or_default();
-            let same =
-                |it: &&mut Merged| it.host == host && it.seen == seen && it.selector == selector;
+            let of = by_namespace.entry(namespace).or_default();
+            if host.is_wildcard() && !of.by_host.contains_key(&host) {
+                of.wildcards.push(host.clone());
+            }
+            let merged = of.by_host.entry(host).or_default();
+            let same = |it: &&mut Merged| it.seen == seen && it.selector == selector;
             match merged.iter_mut().find(same) {
                 Some(first) => first.rule = joined(&first.rule, &rule),
-                None => merged.push(Merged { host, selector, seen, rule }),
+                None => merged.push(Merged { selector, seen, rule }),
             }
         }
         Self { root: root.to_owned(), by_namespace }
@@ -72,24 +81,29 @@ impl DestinationRules {
     }
 
     fn within(&self, namespace: &str, wanted: &Host, scope: &Scope) -> Option<Rule> {
-        let candidates = self.by_namespace.get(namespace)?.iter().filter(|it| {
-            it.host.covers(wanted)
-                && it.seen.reaches(&scope.namespace)
-                && it.selector.as_ref().is_none_or(|it| selects(it, &scope.labels))
-        });
+        let of = self.by_namespace.get(namespace)?;
+        let wildcards = of.wildcards.iter().filter(|it| *it != wanted && it.covers(wanted));
+        let candidates = std::iter::once(wanted)
+            .chain(wildcards)
+            .flat_map(|host| of.by_host.get(host).into_iter().flatten().map(move |it| (host, it)))
+            .filter(|(_, it)| {
+                it.seen.reaches(&scope.namespace)
+                    && it.selector.as_ref().is_none_or(|it| selects(it, &scope.labels))
+            });
         // The first of equals is the oldest: only a better one replaces it.
-        let best = candidates.reduce(|best, other| {
-            let rank = |it: &Merged| {
-                (it.selector.is_some(), !it.host.is_wildcard(), it.host.as_str().len())
+        let (_, best) = candidates.reduce(|best, other| {
+            let rank = |(host, it): (&Host, &Merged)| {
+                (it.selector.is_some(), !host.is_wildcard(), host.as_str().len())
             };
             if rank(other) > rank(best) { other } else { best }
         })?;
         Some(Arc::clone(&best.rule))
     }
 
-    /// Whether some rule asks for labels of callers.
-    pub(super) fn ask_for_labels(&self) -> bool {
-        self.by_namespace.values().flatten().any(|it| it.selector.is_some())
+    /// Keys of the labels of callers that rules ask for.
+    pub(super) fn asked_labels(&self) -> impl Iterator<Item = &String> {
+        let all = self.by_namespace.values().flat_map(|it| it.by_host.values().flatten());
+        all.filter_map(|it| it.selector.as_ref()).flat_map(Labels::keys)
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use lateen_api::Finding;
 use lateen_api::host;
-use lateen_api::meta::ObjectRef;
+use lateen_api::meta::{Labels, ObjectRef};
 use lateen_api::networking::{Destination, VirtualService};
 use lateen_api::object::Resource;
 
@@ -17,7 +17,12 @@ use crate::translate::authorization_findings;
 use crate::translate::input::MeshSettings;
 
 /// All remarks, in order of objects.
-pub(super) fn remarks(objects: &Objects, registry: &Registry, mesh: &MeshSettings) -> Vec<Finding> {
+pub(super) fn remarks(
+    objects: &Objects,
+    registry: &Registry,
+    mesh: &MeshSettings,
+    root: &str,
+) -> Vec<Finding> {
     let mut findings = authorization_findings(&objects.authorization_policies, &mesh.trust_domains);
     let known = Known::new(objects, registry, &mesh.cluster_domain);
     let mut ruled: HashMap<(String, String), ObjectRef> = HashMap::new();
@@ -26,6 +31,10 @@ pub(super) fn remarks(objects: &Objects, registry: &Registry, mesh: &MeshSetting
         let mut say = |path: String, message: String| {
             findings.push(Finding::warning(path, message).on(&object, &rule.origin));
         };
+        for path in subnets(&rule.spec) {
+            let message = "is not honoured yet: connections to and from any address match";
+            say(path, message.to_owned());
+        }
         for (path, destination) in destinations(&rule.spec) {
             if let Some(message) = known.objection(destination, rule) {
                 say(path, message);
@@ -43,7 +52,57 @@ pub(super) fn remarks(objects: &Objects, registry: &Registry, mesh: &MeshSetting
             }
         }
     }
+    findings.extend(unused_modes(objects, root));
     findings
+}
+
+/// Policies of mutual TLS that decide nothing.
+fn unused_modes(objects: &Objects, root: &str) -> Vec<Finding> {
+    let mut policies = objects.peer_authentications.clone();
+    policies.sort_by(|a, b| a.age().cmp(&b.age()));
+    let mut first: HashMap<(String, Labels), ObjectRef> = HashMap::new();
+    let mut findings = Vec::new();
+    for policy in policies {
+        let selector = policy.spec.selector.as_ref().map(|it| it.match_labels.clone());
+        let selector = selector.unwrap_or_default();
+        let object = ObjectRef::new("PeerAuthentication", policy.namespace(), policy.name());
+        let mut say = |path: &str, message: String| {
+            findings.push(Finding::warning(path, message).on(&object, &policy.origin));
+        };
+        if policy.namespace() == root && !selector.is_empty() {
+            say("spec.selector", "in the root namespace a selector selects nothing".to_owned());
+            continue;
+        }
+        match first.get(&(policy.namespace().to_owned(), selector.clone())) {
+            Some(older) => say("spec", format!("the older {older} is about the same and wins")),
+            None => drop(first.insert((policy.namespace().to_owned(), selector), object.clone())),
+        }
+    }
+    findings
+}
+
+/// Paths of conditions on addresses.
+fn subnets(rule: &VirtualService) -> Vec<String> {
+    let mut paths = Vec::new();
+    for (index, route) in rule.tcp.iter().enumerate() {
+        for (place, matched) in route.matches.iter().enumerate() {
+            let path = format!("spec.tcp[{index}].match[{place}]");
+            if !matched.destination_subnets.is_empty() {
+                paths.push(format!("{path}.destinationSubnets"));
+            }
+            if !matched.source_subnet.is_empty() {
+                paths.push(format!("{path}.sourceSubnet"));
+            }
+        }
+    }
+    for (index, route) in rule.tls.iter().enumerate() {
+        for (place, matched) in route.matches.iter().enumerate() {
+            if !matched.destination_subnets.is_empty() {
+                paths.push(format!("spec.tls[{index}].match[{place}].destinationSubnets"));
+            }
+        }
+    }
+    paths
 }
 
 /// The destinations of a rule with the paths of their fields.
@@ -77,6 +136,7 @@ struct Known<'a> {
     domain: &'a str,
     hosts: HashSet<&'a str>,
     subsets: HashSet<(String, &'a str)>,
+    wildcards: Vec<(String, &'a str)>,
 }
 
 impl<'a> Known<'a> {
@@ -86,7 +146,9 @@ impl<'a> Known<'a> {
             let host = host::resolve(&rule.spec.host, rule.namespace(), domain);
             rule.spec.subsets.iter().map(move |subset| (host.clone(), subset.name.as_str()))
         });
-        Self { domain, hosts, subsets: subsets.collect() }
+        let subsets: HashSet<(String, &str)> = subsets.collect();
+        let wildcards = subsets.iter().filter(|(host, _)| host.starts_with('*')).cloned();
+        Self { domain, hosts, wildcards: wildcards.collect(), subsets }
     }
 
     fn objection(
@@ -102,11 +164,16 @@ impl<'a> Known<'a> {
             return Some(format!("no service `{host}` is known: requests that match get 503"));
         }
         let subset = destination.subset.as_str();
+        let key = (host, subset);
+        if subset.is_empty() || self.subsets.contains(&key) {
+            return None;
+        }
+        let (host, _) = key;
         let covers = |(of, name): &(String, &str)| {
             let wildcard = of.strip_prefix('*').is_some_and(|suffix| host.ends_with(suffix));
-            *name == subset && (*of == host || wildcard)
+            *name == subset && wildcard
         };
-        if subset.is_empty() || self.subsets.iter().any(covers) {
+        if self.wildcards.iter().any(covers) {
             return None;
         }
         Some(format!(

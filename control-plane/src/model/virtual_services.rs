@@ -42,14 +42,14 @@ impl VirtualServices {
         seen.map(|(rule, _)| Arc::clone(rule)).collect()
     }
 
-    /// Whether some rule asks for labels of callers.
-    pub(super) fn ask_for_labels(&self) -> bool {
-        self.0.iter().any(|(rule, _)| {
+    /// Keys of the labels of callers that rules ask for.
+    pub(super) fn asked_labels(&self) -> impl Iterator<Item = &String> {
+        self.0.iter().flat_map(|(rule, _)| {
             let spec = &rule.spec;
             let http = spec.http.iter().flat_map(|it| &it.matches).map(|it| &it.source_labels);
             let tls = spec.tls.iter().flat_map(|it| &it.matches).map(|it| &it.source_labels);
             let tcp = spec.tcp.iter().flat_map(|it| &it.matches).map(|it| &it.source_labels);
-            http.chain(tls).chain(tcp).any(|labels| !labels.is_empty())
+            http.chain(tls).chain(tcp).flat_map(|labels| labels.keys())
         })
     }
 }

@@ -15,7 +15,8 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 };
 use envoy_types::pb::envoy::r#type::v3::Percent;
 use lateen_api::networking::{
-    ConnectionPool, HttpPool, OutlierDetection, TcpKeepalive, UpgradePolicy,
+    ClientTls, ClientTlsMode, ConnectionPool, HttpPool, OutlierDetection, TcpKeepalive,
+    UpgradePolicy,
 };
 use lateen_api::port::Protocol;
 
@@ -24,13 +25,31 @@ use super::pack::{any, duration, number};
 /// Key of the HTTP options in a cluster.
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-/// Which HTTP is spoken, and its limits. `ended` says that TLS is made here without a server name
-/// of its own: the request's host is sent and checked then.
+/// What is taken from the host of a request for the TLS to the server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ServerNames {
+    /// The name that is asked for.
+    pub(crate) sent: bool,
+    /// The name that the certificate must have.
+    pub(crate) checked: bool,
+}
+
+impl ServerNames {
+    /// Of TLS that is made here; between sidecars the host of a request is nobody's name.
+    pub(crate) fn of(tls: &ClientTls) -> Self {
+        let outside = matches!(tls.mode, ClientTlsMode::Simple | ClientTlsMode::Mutual);
+        let sent = outside && tls.sni.is_empty();
+        let any = tls.insecure_skip_verify == Some(true) || !tls.subject_alt_names.is_empty();
+        Self { sent, checked: sent && !any }
+    }
+}
+
+/// Which HTTP is spoken, and its limits.
 pub(crate) fn http_options(
     cluster: &mut Cluster,
     protocol: Protocol,
     pool: Option<&ConnectionPool>,
-    ended: bool,
+    names: ServerNames,
 ) {
     let http = pool.and_then(|pool| pool.http.as_ref());
     let follow = http.is_some_and(|http| http.use_client_protocol);
@@ -54,16 +73,16 @@ pub(crate) fn http_options(
         })
     } else if protocol.is_http2() || (upgrade && protocol.is_http()) {
         explicit(ProtocolConfig::Http2ProtocolOptions(h2()))
-    } else if protocol.is_http() || http.is_some() || ended {
+    } else if protocol.is_http() || http.is_some() || names.sent {
         explicit(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()))
     } else {
         return;
     };
     let options = HttpProtocolOptions {
         common_http_protocol_options: http.and_then(common_options),
-        upstream_http_protocol_options: ended.then(|| UpstreamHttpProtocolOptions {
+        upstream_http_protocol_options: names.sent.then(|| UpstreamHttpProtocolOptions {
             auto_sni: true,
-            auto_san_validation: true,
+            auto_san_validation: names.checked,
             ..UpstreamHttpProtocolOptions::default()
         }),
         upstream_protocol_options: Some(spoken),

@@ -21,7 +21,7 @@ use lateen_api::networking::{ConsistentHash, DestinationRule, LoadBalancing};
 use lateen_api::object::Resource;
 use lateen_api::port::Protocol;
 
-use super::cluster_limits::{connection_limits, http_options, outlier_detection};
+use super::cluster_limits::{ServerNames, connection_limits, http_options, outlier_detection};
 use super::cluster_tls;
 use super::endpoints::assignment;
 use super::input::{
@@ -119,8 +119,8 @@ pub(crate) fn outbound(origin: Origin<'_>, mesh: &MeshSettings, families: Famili
     };
     discovery(&mut cluster, origin, families);
     balancing(&mut cluster, &policy);
-    let ended = policy.tls.is_some_and(|tls| tls.sni.is_empty());
-    http_options(&mut cluster, origin.port.protocol, policy.connection_pool, ended);
+    let names = policy.tls.map(ServerNames::of).unwrap_or_default();
+    http_options(&mut cluster, origin.port.protocol, policy.connection_pool, names);
     if let Some(pool) = policy.connection_pool {
         connection_limits(&mut cluster, pool);
     }
@@ -142,11 +142,11 @@ pub(crate) fn fixed(mesh: &MeshSettings, families: Families) -> Vec<Cluster> {
     };
     let mut passthrough = base(PASSTHROUGH);
     original_destination(&mut passthrough);
-    http_options(&mut passthrough, Protocol::Auto, None, false);
+    http_options(&mut passthrough, Protocol::Auto, None, ServerNames::default());
     let mut inbound = base(INBOUND_PASSTHROUGH);
     original_destination(&mut inbound);
     inbound.upstream_bind_config = Some(inbound_source(families));
-    http_options(&mut inbound, Protocol::Auto, None, false);
+    http_options(&mut inbound, Protocol::Auto, None, ServerNames::default());
     let black_hole = Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
         ..base(BLACK_HOLE)
@@ -166,7 +166,7 @@ pub(crate) fn inbound(port: &InboundPort, mesh: &MeshSettings, families: Familie
         ..Cluster::default()
     };
     original_destination(&mut cluster);
-    http_options(&mut cluster, port.protocol, None, false);
+    http_options(&mut cluster, port.protocol, None, ServerNames::default());
     cluster
 }
 

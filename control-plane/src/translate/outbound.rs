@@ -4,10 +4,10 @@
 //! address of the service. Where the protocol is not known there is one for each address that looks
 //! at the first bytes. What no listener takes goes through `virtualOutbound`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
-use envoy_types::pb::envoy::config::core::v3::TrafficDirection;
+use envoy_types::pb::envoy::config::core::v3::{CidrRange, TrafficDirection};
 use envoy_types::pb::envoy::config::listener::v3::{
     Filter, FilterChain, FilterChainMatch, Listener,
 };
@@ -154,17 +154,16 @@ impl<'a> Build<'a> {
             chains.push(self.http(prefix, number.to_string()));
         }
         let mut rest = None;
-        let mut seen: Vec<FilterChainMatch> = Vec::new();
+        let mut taken: HashSet<(Vec<String>, String)> = HashSet::new();
         for (service, port) in &shared.connections {
-            for chain in self.connections(service, port) {
-                match &chain.filter_chain_match {
-                    // Several services without name or address cannot be told apart.
-                    Some(it) if seen.contains(it) => {}
-                    Some(it) => {
-                        seen.push(it.clone());
-                        chains.push(chain);
-                    }
-                    None => rest = rest.or(Some(chain)),
+            for mut chain in self.connections(service, port) {
+                let Some(wanted) = &mut chain.filter_chain_match else {
+                    rest = rest.or(Some(chain));
+                    continue;
+                };
+                // Several services without name or address cannot be told apart.
+                if claim(wanted, &mut taken) {
+                    chains.push(chain);
                 }
             }
         }
@@ -299,6 +298,8 @@ impl<'a> Build<'a> {
         let Some(rule) = self.rules.for_host(&service.host) else { return Vec::new() };
         let caller = self.caller(port.number);
         let mut chains = Vec::new();
+        // A proxy refuses a listener in which two chains take one name: the first has it.
+        let mut taken = HashSet::new();
         for route in &rule.spec.tls {
             let targets: Vec<(String, u32)> = route
                 .route
@@ -313,9 +314,16 @@ impl<'a> Build<'a> {
                 caller.fits(&it.gateways, &it.source_labels, &it.source_namespace, it.port)
             });
             for matched in fits.filter(|_| !targets.is_empty()) {
-                let names = matched.sni_hosts.iter().filter(|it| Host::parse(it).is_ok());
+                let names = matched.sni_hosts.iter().filter_map(|it| Host::parse(it).ok());
+                let names: Vec<String> = names
+                    .map(|it| it.as_str().to_owned())
+                    .filter(|name| taken.insert(name.clone()))
+                    .collect();
+                if names.is_empty() {
+                    continue;
+                }
                 chains.push(FilterChain {
-                    filter_chain_match: Some(server_names(names.cloned().collect())),
+                    filter_chain_match: Some(server_names(names)),
                     filters: self.tcp(&targets[0].0, &targets),
                     ..FilterChain::default()
                 });
@@ -355,6 +363,17 @@ impl<'a> Build<'a> {
         let stats = self.istio_filters.then(tcp_stats);
         stats.into_iter().chain([tcp_proxy(stat_prefix, clusters, logs, None)]).collect()
     }
+}
+
+/// Leaves to a match what no other has taken; false when nothing is left.
+fn claim(wanted: &mut FilterChainMatch, taken: &mut HashSet<(Vec<String>, String)>) -> bool {
+    let range = |it: &CidrRange| format!("{}/{:?}", it.address_prefix, it.prefix_len);
+    let ranges: Vec<String> = wanted.prefix_ranges.iter().map(range).collect();
+    if wanted.server_names.is_empty() {
+        return taken.insert((ranges, String::new()));
+    }
+    wanted.server_names.retain(|name| taken.insert((ranges.clone(), name.clone())));
+    !wanted.server_names.is_empty()
 }
 
 fn server_names(names: Vec<String>) -> FilterChainMatch {

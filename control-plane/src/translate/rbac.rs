@@ -196,6 +196,7 @@ fn condition_of(
             let not_values = with_aliases(not_values, terms.trust_domains);
             peer(&values, &not_values, &principal)
         }
+        "source.trustDomain" => peer(values, not_values, &trust_domain),
         "source.serviceAccount" => {
             peer(values, not_values, &|v| Ok(service_account(v, terms.namespace)))
         }

@@ -25,6 +25,8 @@ use super::route_match::{Caller, everything, route_match, takes_everything};
 use super::route_policy::{HeaderChanges, filter_configs, header_changes};
 use super::rules::Rules;
 
+/// Port of route tables that know hosts which are no services.
+const USUAL_PORT: u16 = 80;
 /// Largest body of a direct response, in bytes.
 const MAX_DIRECT_RESPONSE: u32 = 1 << 20;
 
@@ -68,7 +70,9 @@ impl Build<'_> {
                 self.virtual_host(&service.host, port.number, domains, &mut taken)
             })
             .collect();
-        for (host, rule) in self.rules.beyond_services() {
+        // Hosts that no service is have no port: they are known where HTTP is usual.
+        let beyond = self.rules.beyond_services().filter(|_| number == USUAL_PORT);
+        for (host, rule) in beyond {
             let name = host.as_str();
             if taken.insert(name.to_owned()) {
                 hosts.push(VirtualHost {
@@ -107,11 +111,11 @@ impl Build<'_> {
         if domains.is_empty() {
             return None;
         }
-        let rule = self.rules.for_host(host).filter(|rule| !rule.spec.http.is_empty());
-        let routes = match rule {
-            Some(rule) => self.routes(rule, number),
-            None => vec![self.default_route(host, number)],
-        };
+        // A rule of which nothing holds for this caller and port is none.
+        let ruled = self.rules.for_host(host).map(|rule| self.routes(rule, number));
+        let routes = ruled
+            .filter(|routes| !routes.is_empty())
+            .unwrap_or_else(|| vec![self.default_route(host, number)]);
         Some(VirtualHost {
             name: format!("{host}:{number}"),
             domains,
@@ -131,6 +135,11 @@ impl Build<'_> {
             }
             domains.push(format!("{name}.{namespace}"));
             domains.push(format!("{name}.{namespace}.svc"));
+        }
+        if service.is_headless() {
+            // Its pods have names below its own.
+            let pods: Vec<String> = domains.iter().map(|name| format!("*.{name}")).collect();
+            domains.extend(pods);
         }
         domains.extend(service.single_addresses().map(|address| match address {
             IpAddr::V4(address) => address.to_string(),

@@ -3,7 +3,7 @@
 //! The most specific host wins; of equals, the first rule. Destinations that name no port take the
 //! only port of their service, else the port that was called.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use lateen_api::host::{self, Host};
 use lateen_api::networking::{Destination, VirtualService};
@@ -14,58 +14,56 @@ use super::names::outbound_cluster;
 use super::route_action::Target;
 use super::traffic_policy::Policy;
 
-/// A virtual service with its hosts in full.
-#[derive(Debug)]
-pub(crate) struct Ruling<'a> {
-    /// The rule.
-    pub(crate) rule: &'a Resource<VirtualService>,
-    /// Its hosts; those that are no names are left out.
-    pub(crate) hosts: Vec<Host>,
-}
+type Ruling<'a> = &'a Resource<VirtualService>;
 
 /// The rules that hold for a proxy, and what they may refer to.
 #[derive(Debug)]
 pub(crate) struct Rules<'a> {
     outbound: &'a Outbound,
     domain: &'a str,
-    rulings: Vec<Ruling<'a>>,
+    /// Hosts in full with the first rule of each, in the order in which they win; those that are
+    /// no names are left out.
+    rulings: Vec<(Host, Ruling<'a>)>,
+    /// Places of names that are no wildcards.
+    exact: HashMap<Host, usize>,
     services: HashMap<&'a str, &'a Service>,
 }
 
 impl<'a> Rules<'a> {
     /// The rules of what a proxy sees, in a cluster of this DNS domain.
     pub(crate) fn new(outbound: &'a Outbound, domain: &'a str) -> Self {
-        let rulings = outbound.virtual_services.iter().map(|rule| {
+        let mut known = HashSet::new();
+        let mut rulings: Vec<(Host, Ruling<'a>)> = Vec::new();
+        for rule in &outbound.virtual_services {
             let full =
                 |name: &String| Host::parse(&host::resolve(name, rule.namespace(), domain)).ok();
-            Ruling { rule, hosts: rule.spec.hosts.iter().filter_map(full).collect() }
-        });
-        let services = outbound.services.iter().map(|it| (it.host.as_str(), &**it));
-        Self { outbound, domain, rulings: rulings.collect(), services: services.collect() }
+            let hosts = rule.spec.hosts.iter().filter_map(full);
+            rulings.extend(hosts.filter(|it| known.insert(it.clone())).map(|it| (it, &**rule)));
+        }
+        let places = rulings.iter().enumerate();
+        let exact = places.filter(|(_, (host, _))| !host.is_wildcard());
+        let exact = exact.map(|(place, (host, _))| (host.clone(), place)).collect();
+        let services = outbound.services.iter().map(|it| (it.host.as_str(), &**it)).collect();
+        Self { outbound, domain, rulings, exact, services }
     }
 
     /// The rule that holds for a host.
     pub(crate) fn for_host(&self, host: &str) -> Option<&'a Resource<VirtualService>> {
         let wanted = Host::parse(host).ok()?;
-        let hosts = self.rulings.iter().flat_map(|ruling| &ruling.hosts);
-        let best = host::most_specific(&wanted, hosts)?;
-        let ruling = self.rulings.iter().find(|ruling| ruling.hosts.contains(best))?;
-        Some(ruling.rule)
+        if let Some(place) = self.exact.get(&wanted) {
+            return self.rulings.get(*place).map(|(_, rule)| *rule);
+        }
+        let wildcards = self.rulings.iter().filter(|(host, _)| host.is_wildcard());
+        let best = host::most_specific(&wanted, wildcards.clone().map(|(host, _)| host))?;
+        wildcards.clone().find(|(host, _)| host == best).map(|(_, rule)| *rule)
     }
 
     /// Hosts of rules that are no service's, each with the rule that holds for it.
     pub(crate) fn beyond_services(
         &self,
     ) -> impl Iterator<Item = (&Host, &'a Resource<VirtualService>)> {
-        let mut seen: Vec<&Host> = Vec::new();
-        let all = self.rulings.iter().flat_map(|it| it.hosts.iter().map(|host| (host, it.rule)));
-        all.filter(move |(host, _)| {
-            let new = !self.services.contains_key(host.as_str()) && !seen.contains(host);
-            if new {
-                seen.push(host);
-            }
-            new
-        })
+        let unknown = |(host, _): &&(Host, _)| !self.services.contains_key(host.as_str());
+        self.rulings.iter().filter(unknown).map(|(host, rule)| (host, *rule))
     }
 
     /// Where a destination of a rule in `namespace` leads, for a connection to `port`.

@@ -166,6 +166,11 @@ impl Proxy {
         tokio::time::timeout(PATIENCE, self.answers.message()).await.expect("an answer")
     }
 
+    /// The next response, whenever it comes.
+    pub(crate) async fn forever(&mut self) -> Result<DeltaDiscoveryResponse, Status> {
+        self.answers.message().await?.ok_or_else(|| Status::unavailable("the stream ended"))
+    }
+
     /// The next response, which must be one.
     pub(crate) async fn response(&mut self) -> DeltaDiscoveryResponse {
         self.next().await.unwrap().expect("a response, not the end")

@@ -7,3 +7,4 @@ mod client;
 mod configuration;
 mod daemon;
 mod endings;
+mod scale;
