@@ -160,7 +160,9 @@ impl App {
         let authority = Authority::open(settings, &trust_domain, &metrics).await?;
         let callers = Arc::new(Callers::new(trust_domain.clone()));
         let injector = Arc::new(ArcSwap::from_pointee(first.injector(&source.loads().borrow())));
+        let proxies: Arc<Proxies> = Arc::default();
         let follow = configuration::Follow {
+            proxies: Arc::clone(&proxies),
             settings: settings.clone(),
             loads: source.loads(),
             injector: Arc::clone(&injector),
@@ -171,7 +173,6 @@ impl App {
         configuration.tasks.spawn(follower.run(configuration.stop.clone()));
         configuration.tasks.spawn(authority.rotation(configuration.stop.clone()));
         follow_keys(settings, &callers, &configuration)?;
-        let proxies: Arc<Proxies> = Arc::default();
         let monitor = Arc::new(Monitor {
             ready: false.into(),
             metrics: Arc::clone(&metrics),

@@ -110,6 +110,11 @@ impl Model {
         model
     }
 
+    /// Takes over from an earlier state what is the same there.
+    pub fn reuse(&mut self, before: &Self) {
+        self.registry.reuse(&before.registry);
+    }
+
     /// Everything that is known of services.
     #[must_use]
     pub fn services(&self) -> &Registry {

@@ -113,6 +113,27 @@ impl Registry {
         &self.services
     }
 
+    /// Takes over from an earlier registry what is the same there, so that it is known to be.
+    pub fn reuse(&mut self, before: &Self) {
+        let key = |one: &Registered| (one.service.namespace.clone(), one.service.host.clone());
+        let mut places = HashMap::new();
+        for (place, one) in self.services.iter_mut().enumerate() {
+            // Most stand where they stood.
+            let old = before.services.get(place).filter(|it| {
+                it.service.host == one.service.host && it.service.namespace == one.service.namespace
+            });
+            let old = old.or_else(|| {
+                if places.is_empty() {
+                    places.extend(before.services.iter().map(|it| (key(it), it)));
+                }
+                places.get(&key(one)).copied()
+            });
+            if let Some(old) = old.filter(|old| old.service == one.service) {
+                one.service = Arc::clone(&old.service);
+            }
+        }
+    }
+
     /// How many services there are, and how many of those that have ports have nobody behind them.
     #[must_use]
     pub fn counts(&self) -> (i64, i64) {

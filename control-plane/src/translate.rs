@@ -27,6 +27,7 @@ mod routes;
 mod rules;
 mod tls;
 mod traffic_policy;
+mod update;
 pub mod view;
 
 #[cfg(test)]
@@ -34,10 +35,12 @@ mod tests;
 
 pub use access_log::AccessLogSettings;
 pub use authorization::findings as authorization_findings;
+pub use update::outbound_after;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use lateen_xds::server::{Resource, ResourceMap};
 use lateen_xds::type_url;
 use prost::Message;
@@ -64,6 +67,17 @@ pub struct Resources {
     pub routes: Arc<ResourceMap>,
     /// The name table.
     pub names: Arc<ResourceMap>,
+    /// How the endpoints came from those before, where little has changed.
+    pub since: Option<Since>,
+}
+
+/// The difference of two maps of the same names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Since {
+    /// The map before.
+    pub before: Arc<ResourceMap>,
+    /// Names of what differs.
+    pub changed: Arc<[Arc<str>]>,
 }
 
 impl Resources {
@@ -89,6 +103,7 @@ impl Resources {
             listeners: joined(&self.listeners, &other.listeners),
             routes: joined(&self.routes, &other.routes),
             names: joined(&self.names, &other.names),
+            since: self.since.clone(),
         }
     }
 }
@@ -130,13 +145,7 @@ pub fn outbound(outbound: &Outbound, mesh: &MeshSettings, traits: Traits) -> Res
     let Traits { istio_filters, families } = traits;
     let fixed = clusters::fixed(mesh, families).into_iter();
     let made = clusters::origins(outbound).map(|it| clusters::outbound(it, mesh, families));
-    let known = clusters::origins(outbound)
-        .filter(|it| it.resolution() == input::Resolution::Endpoints)
-        .map(|it| {
-            let reachable =
-                endpoints::reachable(it.service, &it.endpoints().collect::<Vec<_>>(), families);
-            endpoints::assignment(&it.cluster_name(), reachable)
-        });
+    let known = clusters::origins(outbound).filter_map(|it| assignment(it, families));
     let listeners = outbound::listeners(outbound, mesh, istio_filters, families);
     let table = [(NAME_TABLE_RESOURCE.to_owned(), names::name_table(outbound))];
     Resources {
@@ -148,7 +157,18 @@ pub fn outbound(outbound: &Outbound, mesh: &MeshSettings, traits: Traits) -> Res
             &ROUTES,
         ),
         names: encoded(table, &NAME_TABLE),
+        since: None,
     }
+}
+
+/// The endpoints of a cluster-to-be, where they are discovered.
+fn assignment(origin: clusters::Origin<'_>, families: Families) -> Option<ClusterLoadAssignment> {
+    if origin.resolution() != input::Resolution::Endpoints {
+        return None;
+    }
+    let all: Vec<_> = origin.endpoints().collect();
+    let reachable = endpoints::reachable(origin.service, &all, families);
+    Some(endpoints::assignment(&origin.cluster_name(), reachable))
 }
 
 /// Resources for traffic to the application.

@@ -26,6 +26,7 @@ use crate::model::Model;
 use crate::publish;
 use crate::serve::generation::Generation;
 use crate::serve::metrics::Metrics;
+use crate::serve::proxies::Proxies;
 use crate::settings::Settings;
 use crate::source::{Load, Objects};
 
@@ -143,6 +144,7 @@ pub(super) struct Follow {
     pub(super) injector: Arc<ArcSwap<Injector>>,
     pub(super) roots: String,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) proxies: Arc<Proxies>,
 }
 
 /// Follows loads after the first.
@@ -151,7 +153,7 @@ pub(super) struct Follower {
     follow: Follow,
     configuration: Configuration,
     generations: watch::Sender<Arc<Generation>>,
-    number: u64,
+    current: (Arc<Model>, Arc<Generation>),
     said: Vec<Finding>,
 }
 
@@ -162,27 +164,28 @@ impl Follow {
         first: Configuration,
     ) -> (Follower, watch::Receiver<Arc<Generation>>) {
         let load = Arc::clone(&self.loads.borrow_and_update());
-        let generation = Arc::new(self.generation(1, &load, &first));
+        let since = Instant::now();
+        let model = Arc::new(self.model(&load, &first));
+        let generation = Arc::new(Generation::new(1, Arc::clone(&model) as _, since));
         let (generations, receiver) = watch::channel(Arc::clone(&generation));
         let mut follower = Follower {
             follow: self,
             configuration: first,
             generations,
-            number: 1,
+            current: (model, Arc::clone(&generation)),
             said: Vec::new(),
         };
         follower.tell(&load, &generation, None).await;
         (follower, receiver)
     }
 
-    fn generation(&self, number: u64, load: &Load, config: &Configuration) -> Generation {
-        let since = Instant::now();
-        let mesh = Arc::new(Model::new(&load.objects, &config.mesh, &self.settings));
+    fn model(&self, load: &Load, config: &Configuration) -> Model {
+        let mesh = Model::new(&load.objects, &config.mesh, &self.settings);
         self.metrics.config_events.inc();
         let (all, empty) = mesh.services().counts();
         self.metrics.services.set(all);
         self.metrics.empty_services.set(empty);
-        Generation::new(number, mesh, since)
+        mesh
     }
 }
 
@@ -209,13 +212,40 @@ impl Follower {
                 Ok(configuration) => self.configuration = configuration,
                 Err(error) => failure = Some(Finding::error("", error.to_string())),
             }
-            self.number += 1;
-            let generation =
-                Arc::new(self.follow.generation(self.number, &load, &self.configuration));
+            let Some(generation) = self.next(&load).await else { continue };
             self.follow.injector.store(Arc::new(self.configuration.injector(&load)));
             // The proxies first: what is written and logged can wait.
             self.generations.send_replace(Arc::clone(&generation));
             self.tell(&load, &generation, failure).await;
+        }
+    }
+
+    /// Makes the generation of a load, with the resources of the proxies that are connected: off the
+    /// event loop, and once for all of them.
+    async fn next(&mut self, load: &Arc<Load>) -> Option<Arc<Generation>> {
+        let since = Instant::now();
+        let mut model = self.follow.model(load, &self.configuration);
+        let (before, generation) = self.current.clone();
+        let views = self.follow.proxies.views();
+        let made = tokio::task::spawn_blocking(move || {
+            model.reuse(&before);
+            let model = Arc::new(model);
+            let next = Generation::after(&generation, Arc::clone(&model) as _, since);
+            for view in views {
+                let _made = next.resources(&view);
+            }
+            (model, Arc::new(next))
+        });
+        match made.await {
+            Ok(current) => {
+                let generation = Arc::clone(&current.1);
+                self.current = current;
+                Some(generation)
+            }
+            Err(error) => {
+                tracing::error!(%error, "the translation failed; what was in force stays");
+                None
+            }
         }
     }
 

@@ -81,9 +81,12 @@ impl PeerPolicies {
     /// Whether a workload takes mutual TLS on a port.
     #[must_use]
     pub fn takes_mutual_tls(&self, namespace: &str, labels: &Labels, port: u16) -> bool {
-        let effective = self.effective(namespace, labels);
-        let mode = effective.ports.get(&port).copied().unwrap_or(effective.mode);
-        mode != MutualTlsMode::Disable
+        let workload = self.workload(namespace, labels);
+        let of_port = workload.and_then(|it| it.spec.port_level_mtls.get(&port));
+        let levels = [workload, self.namespaces.get(namespace), self.mesh.as_ref()];
+        let wider = levels.into_iter().flatten().map(|it| it.spec.mtls.unwrap_or_default().mode);
+        let mut modes = of_port.map(|it| it.mode).into_iter().chain(wider);
+        modes.find(|mode| *mode != MutualTlsMode::Unset) != Some(MutualTlsMode::Disable)
     }
 
     fn workload(&self, namespace: &str, labels: &Labels) -> Option<&Policy> {

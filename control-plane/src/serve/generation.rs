@@ -2,7 +2,8 @@
 //!
 //! Resources are made when the first proxy of a kind asks, once, and shared by all of that kind:
 //! what concerns traffic from applications by namespace, what concerns traffic to them by workload.
-//! Equal resources share their bytes. Knows nothing of connections.
+//! Equal resources share their bytes. What the generation before had made is made again only as
+//! far as it differs. Knows nothing of connections.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -44,7 +45,31 @@ pub trait Mesh: fmt::Debug + Send + Sync {
     fn findings(&self) -> &[Finding];
 }
 
-type Once<K> = Mutex<BTreeMap<K, Arc<OnceLock<Arc<Resources>>>>>;
+type Once<K, V> = Mutex<BTreeMap<K, Arc<OnceLock<Arc<V>>>>>;
+type Kind = (Scope, Traits);
+
+/// Resources for traffic from applications, and what they were made from.
+#[derive(Debug)]
+struct Made {
+    seen: Outbound,
+    resources: Arc<Resources>,
+}
+
+/// Resources of workloads that are alike, and what they were made from.
+#[derive(Debug, Clone)]
+struct Whole {
+    inbound: Inbound,
+    own: Arc<Resources>,
+    outbound: Arc<Resources>,
+    resources: Arc<Resources>,
+}
+
+/// What a generation had made when the next one came.
+#[derive(Debug)]
+struct Before {
+    outbound: BTreeMap<Kind, Arc<Made>>,
+    alike: BTreeMap<Kind, Vec<Whole>>,
+}
 
 /// One state of the mesh with what was made of it.
 #[derive(Debug)]
@@ -55,9 +80,11 @@ pub struct Generation {
     pub since: Instant,
     /// The state.
     pub mesh: Arc<dyn Mesh>,
-    outbound: Once<(Scope, Traits)>,
-    whole: Once<ProxyView>,
+    outbound: Once<Kind, Made>,
+    alike: Mutex<BTreeMap<Kind, Vec<Whole>>>,
+    whole: Once<ProxyView, Resources>,
     shared: Mutex<HashMap<Arc<str>, Resource>>,
+    before: Option<Before>,
 }
 
 impl Generation {
@@ -69,9 +96,25 @@ impl Generation {
             since,
             mesh,
             outbound: Mutex::default(),
+            alike: Mutex::default(),
             whole: Mutex::default(),
             shared: Mutex::default(),
+            before: None,
         }
+    }
+
+    /// The generation that follows `before`.
+    #[must_use]
+    pub fn after(before: &Self, mesh: Arc<dyn Mesh>, since: Instant) -> Self {
+        let same = before.mesh.settings() == mesh.settings();
+        let made = || {
+            let outbound = before.outbound.lock();
+            let done = outbound.iter().filter_map(|(kind, it)| Some((kind, it.get()?)));
+            done.map(|(kind, it)| (kind.clone(), Arc::clone(it))).collect()
+        };
+        let before_this =
+            same.then(|| Before { outbound: made(), alike: before.alike.lock().clone() });
+        Self { before: before_this, ..Self::new(before.number + 1, mesh, since) }
     }
 
     /// The resources of a proxy, if they have been made already.
@@ -87,23 +130,61 @@ impl Generation {
         let cell = Arc::clone(self.whole.lock().entry(view.clone()).or_default());
         let made = cell.get_or_init(|| {
             let traits = Traits::of(view);
-            let inbound = self.mesh.inbound(view);
-            let inbound = translate::inbound(&inbound, self.mesh.settings(), traits);
-            Arc::new(self.outbound(view, traits).with(&self.pooled(inbound)))
+            let kind = (self.mesh.scope(view), traits);
+            let outbound = self.outbound(&kind);
+            self.alike(kind, outbound, self.mesh.inbound(view))
         });
         Arc::clone(made)
     }
 
-    fn outbound(&self, view: &ProxyView, traits: Traits) -> Arc<Resources> {
-        let scope = self.mesh.scope(view);
-        let key = (scope.clone(), traits);
-        let cell = Arc::clone(self.outbound.lock().entry(key).or_default());
+    fn outbound(&self, kind: &Kind) -> Arc<Resources> {
+        let (scope, traits) = kind;
+        let cell = Arc::clone(self.outbound.lock().entry(kind.clone()).or_default());
         let made = cell.get_or_init(|| {
-            let seen = self.mesh.outbound(&scope);
-            let resources = translate::outbound(&seen, self.mesh.settings(), traits);
-            Arc::new(self.pooled(resources))
+            let seen = self.mesh.outbound(scope);
+            let settings = self.mesh.settings();
+            let before = self.before.as_ref().and_then(|it| it.outbound.get(kind));
+            let updated = before.and_then(|it| {
+                translate::outbound_after((&it.seen, &it.resources), &seen, settings, *traits)
+            });
+            let resources = updated
+                .unwrap_or_else(|| self.pooled(translate::outbound(&seen, settings, *traits)));
+            Arc::new(Made { seen, resources: Arc::new(resources) })
         });
-        Arc::clone(made)
+        Arc::clone(&made.resources)
+    }
+
+    /// The whole of workloads that are alike: made for the first of them.
+    fn alike(&self, kind: Kind, outbound: Arc<Resources>, inbound: Inbound) -> Arc<Resources> {
+        let known = |all: Option<&Vec<Whole>>| {
+            all.and_then(|all| all.iter().find(|it| it.inbound == inbound)).cloned()
+        };
+        if let Some(whole) = known(self.alike.lock().get(&kind)) {
+            return whole.resources;
+        }
+        let before = known(self.before.as_ref().and_then(|it| it.alike.get(&kind)));
+        let own = before.as_ref().map_or_else(
+            || {
+                let made = translate::inbound(&inbound, self.mesh.settings(), kind.1);
+                Arc::new(self.pooled(made))
+            },
+            |it| Arc::clone(&it.own),
+        );
+        let kept = before.filter(|it| {
+            Arc::ptr_eq(&it.outbound.clusters, &outbound.clusters)
+                && Arc::ptr_eq(&it.outbound.listeners, &outbound.listeners)
+        });
+        let resources = Arc::new(match kept {
+            Some(it) => Resources {
+                clusters: Arc::clone(&it.resources.clusters),
+                listeners: Arc::clone(&it.resources.listeners),
+                ..Resources::clone(&outbound)
+            },
+            None => outbound.with(&own),
+        });
+        let whole = Whole { inbound, own, outbound, resources: Arc::clone(&resources) };
+        self.alike.lock().entry(kind).or_default().push(whole);
+        resources
     }
 
     /// The same resources with bytes that equal ones share.
@@ -124,6 +205,7 @@ impl Generation {
             listeners: pooled(resources.listeners),
             routes: pooled(resources.routes),
             names: pooled(resources.names),
+            since: resources.since,
         }
     }
 }

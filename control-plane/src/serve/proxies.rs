@@ -75,6 +75,12 @@ impl Proxies {
         self.0.lock().remove(&connection);
     }
 
+    /// How they see the mesh.
+    #[must_use]
+    pub fn views(&self) -> Vec<ProxyView> {
+        self.0.lock().values().map(|it| it.view.clone()).collect()
+    }
+
     /// All of them, in the order they connected.
     #[must_use]
     pub fn all(&self) -> Vec<ProxyStatus> {

@@ -88,12 +88,29 @@ impl ProxyStream {
 
     /// Moves the proxy to other resources: what is to be sent for it now.
     pub fn on_resources(&mut self, wanted: Arc<Resources>) -> Vec<DeltaDiscoveryResponse> {
-        linger(&mut self.lingering_clusters, &self.wanted.clusters, &wanted.clusters);
-        linger(&mut self.lingering_endpoints, &self.wanted.endpoints, &wanted.endpoints);
-        self.wanted = wanted;
+        let before = std::mem::replace(&mut self.wanted, Arc::clone(&wanted));
+        linger(&mut self.lingering_clusters, &before.clusters, &wanted.clusters);
+        let since = wanted.since.as_ref().filter(|it| {
+            Arc::ptr_eq(&it.before, &before.endpoints) && self.lingering_endpoints.is_empty()
+        });
+        if since.is_none() {
+            linger(&mut self.lingering_endpoints, &before.endpoints, &wanted.endpoints);
+        }
         let mut responses = Vec::new();
         for type_url in TYPES {
-            self.answer(type_url, &mut responses);
+            let same = before.of(type_url).zip(wanted.of(type_url));
+            if same.is_some_and(|(a, b)| Arc::ptr_eq(a, b)) && self.lingers(type_url).is_empty() {
+                // What was asked for since has been answered from the same.
+                continue;
+            }
+            match since.filter(|_| type_url == type_url::ENDPOINTS) {
+                Some(it) => responses.extend(self.session.response_for(
+                    type_url,
+                    &wanted.endpoints,
+                    &it.changed,
+                )),
+                None => self.answer(type_url, &mut responses),
+            }
         }
         self.sweep(&mut responses);
         responses
@@ -111,7 +128,7 @@ impl ProxyStream {
         let lingering = match type_url {
             type_url::CLUSTER => &self.lingering_clusters,
             type_url::ENDPOINTS => &self.lingering_endpoints,
-            _ => &ResourceMap::new(),
+            _ => &NOTHING,
         };
         let response = if lingering.is_empty() {
             self.session.response(type_url, &wanted)
@@ -125,6 +142,14 @@ impl ProxyStream {
             self.session.resend(type_url::ENDPOINTS, names);
         }
         responses.push(response);
+    }
+
+    fn lingers(&self, type_url: &str) -> &ResourceMap {
+        match type_url {
+            type_url::CLUSTER => &self.lingering_clusters,
+            type_url::ENDPOINTS => &self.lingering_endpoints,
+            _ => &NOTHING,
+        }
     }
 
     /// Removes what lingers, once nothing the proxy holds can point at it.
@@ -145,9 +170,14 @@ impl ProxyStream {
     }
 }
 
+static NOTHING: ResourceMap = ResourceMap::new();
+
 /// Keeps what was wanted and is not any more; forgets what is wanted again.
-fn linger(lingering: &mut ResourceMap, before: &ResourceMap, after: &ResourceMap) {
-    for (name, resource) in before {
+fn linger(lingering: &mut ResourceMap, before: &Arc<ResourceMap>, after: &Arc<ResourceMap>) {
+    if Arc::ptr_eq(before, after) {
+        return;
+    }
+    for (name, resource) in before.iter() {
         if !after.contains_key(name) {
             lingering.insert(Arc::clone(name), resource.clone());
         }
@@ -166,7 +196,7 @@ fn union(wanted: &ResourceMap, lingering: &ResourceMap) -> ResourceMap {
 #[cfg(test)]
 mod tests {
     use super::{ProxyStream, TYPES};
-    use crate::translate::Resources;
+    use crate::translate::{Resources, Since};
     use lateen_xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
     use lateen_xds::pb::google::rpc::Status;
     use lateen_xds::server::{Resource, ResourceMap};
@@ -323,7 +353,8 @@ mod tests {
             };
             let all: Vec<String> = (0..6).map(|name| format!("n{name}")).collect();
             let names: Vec<&str> = all.iter().map(String::as_str).collect();
-            let mut stream = ProxyStream::new(build(&states[0]));
+            let mut wanted = build(&states[0]);
+            let mut stream = ProxyStream::new(Arc::clone(&wanted));
             let mut held = Held::new();
             for type_url in TYPES {
                 let by_name = [type_url::ENDPOINTS, type_url::ROUTES].contains(&type_url);
@@ -333,7 +364,16 @@ mod tests {
             }
             let mut open = Vec::new();
             for (index, state) in states.iter().enumerate() {
-                open.extend(stream.on_resources(build(state)));
+                let mut next = Resources::clone(&build(state));
+                if wanted.endpoints.keys().eq(next.endpoints.keys()) {
+                    let differs = next.endpoints.iter().filter(|(n, r)| wanted.endpoints[*n] != **r);
+                    next.since = Some(Since {
+                        before: Arc::clone(&wanted.endpoints),
+                        changed: differs.map(|(name, _)| Arc::clone(name)).collect(),
+                    });
+                }
+                wanted = Arc::new(next);
+                open.extend(stream.on_resources(Arc::clone(&wanted)));
                 if answered.get(index).copied().unwrap_or(false) {
                     settle(&mut stream, &mut held, std::mem::take(&mut open));
                 }

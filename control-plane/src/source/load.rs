@@ -5,7 +5,7 @@
 //! parse leaves in force what its file held before and does not say otherwise now; of two objects
 //! of one name, the later one is refused. Pure: no files, no clock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use lateen_api::finding::Finding;
@@ -46,7 +46,7 @@ struct Entry {
 }
 
 /// Group, kind, namespace and name: what may exist once.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key {
     group: String,
     object: ObjectRef,
@@ -78,6 +78,13 @@ impl Load {
 }
 
 impl State {
+    /// Whether nothing was read anew since the other.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let mut pairs = self.files.iter().zip(&other.files);
+        self.files.len() == other.files.len()
+            && pairs.all(|((a, x), (b, y))| a == b && Arc::ptr_eq(x, y))
+    }
+
     fn by_key(&self) -> BTreeMap<&Key, &Entry> {
         let mut entries = BTreeMap::new();
         for entry in self.files.values().flat_map(|file| &file.entries) {
@@ -89,7 +96,8 @@ impl State {
     fn assemble(&self) -> (Objects, Vec<Finding>) {
         let mut objects = Objects::default();
         let mut findings = Vec::new();
-        let mut seen: BTreeMap<&Key, &Origin> = BTreeMap::new();
+        let entries = self.files.values().map(|file| file.entries.len()).sum();
+        let mut seen: HashMap<&Key, &Origin> = HashMap::with_capacity(entries);
         for file in self.files.values() {
             findings.extend(file.findings.iter().cloned());
             for entry in &file.entries {

@@ -183,7 +183,7 @@ async fn settle(events: &mut mpsc::Receiver<()>) {
 
 fn publish(send: &watch::Sender<Arc<Load>>, load: Load) {
     let current = send.borrow();
-    let same = current.objects == load.objects && current.findings == load.findings;
+    let same = current.state.is_same(&load.state);
     drop(current);
     if !same {
         send.send_replace(Arc::new(load));

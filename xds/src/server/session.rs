@@ -138,20 +138,57 @@ impl Session {
         if resources.is_empty() && removed.is_empty() && state.answered_once {
             return None;
         }
-        state.answered_once = true;
+        Some(self.say(type_url, resources, removed))
+    }
+
+    fn say(
+        &mut self,
+        type_url: &str,
+        resources: Vec<WireResource>,
+        removed: Vec<String>,
+    ) -> DeltaDiscoveryResponse {
         self.nonce += 1;
         let nonce = format!("{:x}", self.nonce);
+        let state = self.types.entry(type_url.to_owned()).or_default();
+        state.answered_once = true;
         if state.unanswered.len() == MAX_UNANSWERED {
             state.unanswered.pop_front();
         }
         state.unanswered.push_back(nonce.clone());
-        Some(DeltaDiscoveryResponse {
+        DeltaDiscoveryResponse {
             type_url: type_url.to_owned(),
             resources,
             removed_resources: removed,
             nonce,
             ..DeltaDiscoveryResponse::default()
-        })
+        }
+    }
+
+    /// The same as [`Session::response`], where only `changed` can differ from what was wanted at the
+    /// last response of the type: nothing else is looked at.
+    pub fn response_for(
+        &mut self,
+        type_url: &str,
+        wanted: &ResourceMap,
+        changed: &[Arc<str>],
+    ) -> Option<DeltaDiscoveryResponse> {
+        let state = self.types.get_mut(type_url)?;
+        if !state.asked.is_empty() || !state.answered_once {
+            return self.response(type_url, wanted);
+        }
+        let concerned = changed.iter().any(|name| {
+            let has = state.known.get(name);
+            let wants = state.wildcard || state.names.contains(name);
+            match wanted.get(name) {
+                Some(resource) => wants && has != Some(&resource.version),
+                None => has.is_some(),
+            }
+        });
+        if !concerned {
+            return None;
+        }
+        let (resources, removed) = state.difference_of(type_url, wanted, changed);
+        Some(self.say(type_url, resources, removed))
     }
 
     /// Whether the client subscribed to anything of this type.
@@ -293,6 +330,31 @@ impl TypeState {
         let absent = std::mem::take(&mut self.asked).into_iter();
         removed.extend(absent.filter(|n| !wanted.contains_key(n)).map(|name| name.to_string()));
         (changed, removed.into_iter().collect())
+    }
+}
+
+impl TypeState {
+    /// What of `names` differs from what the client holds.
+    fn difference_of(
+        &mut self,
+        type_url: &str,
+        wanted: &ResourceMap,
+        names: &[Arc<str>],
+    ) -> (Vec<WireResource>, Vec<String>) {
+        let (mut changed, mut removed) = (Vec::new(), Vec::new());
+        for name in names {
+            match wanted.get(name) {
+                Some(_) if !self.wildcard && !self.names.contains(name) => {}
+                Some(resource) if self.known.get(name) == Some(&resource.version) => {}
+                Some(resource) => {
+                    self.known.insert(Arc::clone(name), Arc::clone(&resource.version));
+                    changed.push(wire(type_url, name, resource));
+                }
+                None if self.known.remove(name).is_some() => removed.push(name.to_string()),
+                None => {}
+            }
+        }
+        (changed, removed)
     }
 }
 
