@@ -22,6 +22,7 @@ use lateen_xds::discovery::aggregated_discovery_service_server::AggregatedDiscov
 use lateen_xds::istio::ca_server::CertificateServer;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::InterceptorLayer;
@@ -30,6 +31,7 @@ use tonic::transport::Server;
 use crate::ca::CertificateService;
 use crate::caller::Callers;
 use crate::serve::discovery::{Discovery, DiscoveryService};
+use crate::serve::generation::Generation;
 use crate::serve::listen::{bind, incoming, with_peer};
 use crate::serve::metrics::Metrics;
 use crate::serve::monitor::{self, Monitor};
@@ -153,6 +155,7 @@ impl App {
         let configuration = Stage::default();
         let source = Source::follow(&settings.config_dir, configuration.stop.clone()).await?;
         let (metrics, injections) = (Arc::new(Metrics::default()), Arc::new(Counters::default()));
+        let proxies: Arc<Proxies> = Arc::default();
         let first = Configuration::read(settings, &source.loads().borrow())?;
         let trust_domain = TrustDomain::parse(first.trust_domain())
             .map_err(|error| AppError::Setting(error.to_string()))?;
@@ -160,7 +163,6 @@ impl App {
         let authority = Authority::open(settings, &trust_domain, &metrics).await?;
         let callers = Arc::new(Callers::new(trust_domain.clone()));
         let injector = Arc::new(ArcSwap::from_pointee(first.injector(&source.loads().borrow())));
-        let proxies: Arc<Proxies> = Arc::default();
         let follow = configuration::Follow {
             proxies: Arc::clone(&proxies),
             settings: settings.clone(),
@@ -173,13 +175,8 @@ impl App {
         configuration.tasks.spawn(follower.run(configuration.stop.clone()));
         configuration.tasks.spawn(authority.rotation(configuration.stop.clone()));
         follow_keys(settings, &callers, &configuration)?;
-        let monitor = Arc::new(Monitor {
-            ready: false.into(),
-            metrics: Arc::clone(&metrics),
-            injections: Arc::clone(&injections),
-            proxies: Arc::clone(&proxies),
-            generations: generations.clone(),
-        });
+        let (pages, counters) = (generations.clone(), Arc::clone(&injections));
+        let monitor = monitor(&metrics, counters, &proxies, pages);
         let app = Self {
             monitor,
             source,
@@ -204,7 +201,8 @@ impl App {
             settings.max_cert_ttl,
             metrics,
         ));
-        let webhook = Webhook { injector, counters: injections, limits: Limits::default() };
+        let (counters, limits) = (injections, Limits::default());
+        let webhook = Webhook { injector, counters, limits };
         let services = Services { discovery, certificates, callers, webhook };
         app.serve(listeners, services, &authority, trust_domain)?;
         app.monitor.ready.store(true, Ordering::Relaxed);
@@ -290,6 +288,16 @@ impl App {
         let monitor = Arc::clone(&self.monitor);
         self.monitoring.tasks.spawn(monitor::serve(monitor, listener, tasks, stop));
     }
+}
+
+fn monitor(
+    metrics: &Arc<Metrics>,
+    injections: Arc<Counters>,
+    proxies: &Arc<Proxies>,
+    generations: watch::Receiver<Arc<Generation>>,
+) -> Arc<Monitor> {
+    let (metrics, proxies) = (Arc::clone(metrics), Arc::clone(proxies));
+    Arc::new(Monitor { ready: false.into(), metrics, injections, proxies, generations })
 }
 
 /// What is served.

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use lateen_api::Finding;
-use lateen_api::core::TargetPort;
+use lateen_api::core::{Pod, TargetPort};
 use lateen_api::mesh::{LogEncoding, MeshConfig};
 use lateen_api::meta::{Labels, selects};
 use lateen_api::object::Resource;
@@ -21,10 +21,10 @@ use lateen_api::port::Protocol;
 use lateen_api::security::AuthorizationPolicy;
 use serde_json::{Value, json};
 
-use crate::registry::{Context, Registered, Registry, Workloads, rows};
+use crate::registry::{Context, Registered, Registry, Workloads, number_of, rows};
 use crate::serve::generation::{Mesh, Scope};
 use crate::settings::Settings;
-use crate::source::Objects;
+use crate::source::{Objects, Sourced};
 use crate::translate::AccessLogSettings;
 use crate::translate::input::{Inbound, InboundPort, MeshSettings, Outbound, Service};
 use crate::translate::view::ProxyView;
@@ -33,21 +33,14 @@ use destination_rules::DestinationRules;
 pub use peers::{Effective, PeerPolicies};
 use virtual_services::VirtualServices;
 
-/// A workload that is known: what its inbound side depends on.
-#[derive(Debug, Clone, Default)]
-struct KnownPod {
-    labels: Labels,
-    /// Numbers of its named ports.
-    ports: BTreeMap<String, u16>,
-}
-
 /// One state of the mesh.
 #[derive(Debug)]
 pub struct Model {
     settings: MeshSettings,
     root_namespace: String,
     registry: Registry,
-    pods: HashMap<(String, String), KnownPod>,
+    /// Pods by namespace and name.
+    pods: HashMap<(String, String), Arc<Sourced<Pod>>>,
     virtual_services: VirtualServices,
     destination_rules: DestinationRules,
     peers: PeerPolicies,
@@ -72,14 +65,9 @@ impl Model {
             peers: &peers,
         };
         let registry = Registry::new(objects, context, &workloads);
-        let pods = workloads.pods().map(|pod| {
-            let meta = &pod.metadata;
-            let ports = pod.spec.containers.iter().chain(&pod.spec.init_containers);
-            let ports = ports
-                .flat_map(|container| &container.ports)
-                .filter_map(|port| Some((port.name.clone()?, port.container_port)));
-            let known = KnownPod { labels: meta.labels.clone(), ports: ports.collect() };
-            ((meta.namespace_or_empty().to_owned(), meta.name.clone()), known)
+        let pods = objects.pods.iter().map(|pod| {
+            let meta = &pod.object.metadata;
+            ((meta.namespace_or_empty().to_owned(), meta.name.clone()), Arc::clone(pod))
         });
         let virtual_services = VirtualServices::new(
             &objects.virtual_services,
@@ -146,16 +134,22 @@ impl Model {
         order.into_iter().map(|one| Arc::clone(&one.service)).collect()
     }
 
-    fn pod(&self, view: &ProxyView) -> Option<&KnownPod> {
-        self.pods.get(&(view.namespace.clone(), view.name.clone()))
+    fn pod(&self, view: &ProxyView) -> Option<&Pod> {
+        let pod = self.pods.get(&(view.namespace.clone(), view.name.clone()))?;
+        Some(&pod.object)
     }
 
     /// What the API server says of a pod is believed before what the pod says of itself.
     fn labels<'a>(&'a self, view: &'a ProxyView) -> &'a Labels {
-        self.pod(view).map_or(&view.labels, |pod| &pod.labels)
+        self.pod(view).map_or(&view.labels, |pod| &pod.metadata.labels)
     }
 
-    fn inbound_ports(&self, view: &ProxyView, labels: &Labels, pod: &KnownPod) -> Vec<InboundPort> {
+    fn inbound_ports(
+        &self,
+        view: &ProxyView,
+        labels: &Labels,
+        pod: Option<&Pod>,
+    ) -> Vec<InboundPort> {
         let mut ports: BTreeMap<u16, InboundPort> = BTreeMap::new();
         let leading = self
             .registry
@@ -166,7 +160,7 @@ impl Model {
             for (port, target) in one.service.ports.iter().zip(&one.targets) {
                 let number = match target {
                     TargetPort::Number(number) => Some(*number),
-                    TargetPort::Name(name) => pod.ports.get(name).copied(),
+                    TargetPort::Name(_) => pod.and_then(|pod| number_of(target, pod)),
                 };
                 let Some(number) = number.filter(|_| port.protocol != Protocol::Udp) else {
                     continue;
@@ -240,10 +234,9 @@ impl Mesh for Model {
     fn inbound(&self, view: &ProxyView) -> Inbound {
         let pod = self.pod(view);
         let labels = self.labels(view);
-        let nothing = KnownPod::default();
         let effective = self.peers.effective(&view.namespace, labels);
         Inbound {
-            ports: self.inbound_ports(view, labels, pod.unwrap_or(&nothing)),
+            ports: self.inbound_ports(view, labels, pod),
             mode: effective.mode,
             port_modes: effective.ports,
             policies: self.policies(&view.namespace, labels),

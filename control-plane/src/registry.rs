@@ -25,6 +25,7 @@ use crate::model::PeerPolicies;
 use crate::source::Objects;
 use crate::translate::input::{Resolution, Service};
 
+pub(crate) use kubernetes::number_of;
 pub use present::{Row, rows};
 pub use visibility::Visibility;
 pub use workloads::Workloads;
@@ -128,7 +129,10 @@ impl Registry {
                 }
                 places.get(&key(one)).copied()
             });
-            if let Some(old) = old.filter(|old| old.service == one.service) {
+            let same = |old: &&Registered| {
+                Arc::ptr_eq(&old.service, &one.service) || old.service == one.service
+            };
+            if let Some(old) = old.filter(same) {
                 one.service = Arc::clone(&old.service);
             }
         }

@@ -74,6 +74,9 @@ impl DestinationRules {
 
     /// The rule that holds for a service, seen from a scope.
     pub(super) fn for_service(&self, service: &Service, scope: &Scope) -> Option<Rule> {
+        if self.by_namespace.is_empty() {
+            return None;
+        }
         let wanted = Host::parse(&service.host).ok()?;
         let own = Some(scope.namespace.as_str()).filter(|it| *it != self.root);
         let places = own.into_iter().chain([service.namespace.as_str(), self.root.as_str()]);

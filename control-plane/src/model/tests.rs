@@ -594,25 +594,7 @@ fn random_files(shape: &[(u8, u8, u8)]) -> Files {
                 );
                 (format!("pod-{which}.yaml"), text)
             }
-            3 => {
-                let spec = format!(
-                    "{{host: s{which}, subsets: [{{name: v0, labels: {{v: 'v0'}}}}], trafficPolicy: \
-                     {{loadBalancer: {{simple: {}}}}}}}",
-                    ["RANDOM", "PASSTHROUGH", "ROUND_ROBIN"][usize::from(content % 3)]
-                );
-                (
-                    format!("rule-{which}.yaml"),
-                    rule("DestinationRule", &format!("d{which}"), "shop", &spec),
-                )
-            }
-            _ => {
-                let mode = ["STRICT", "DISABLE", "PERMISSIVE"][usize::from(content % 3)];
-                let spec = format!(
-                    "{{selector: {{matchLabels: {{app: s{which}}}}}, mtls: {{mode: {mode}}}}}"
-                );
-                let name = format!("m{which}");
-                (format!("mode-{which}.yaml"), rule("PeerAuthentication", &name, "shop", &spec))
-            }
+            _ => random_rule(*what, *which, *content),
         };
         // Contents from ten on take the file away.
         if *content < 10 {
@@ -622,6 +604,29 @@ fn random_files(shape: &[(u8, u8, u8)]) -> Files {
         }
     }
     files
+}
+
+fn random_rule(what: u8, which: u8, content: u8) -> (String, String) {
+    match what {
+        3 => {
+            let spec = format!(
+                "{{host: s{which}, subsets: [{{name: v0, labels: {{v: 'v0'}}}}], trafficPolicy: \
+                     {{loadBalancer: {{simple: {}}}}}}}",
+                ["RANDOM", "PASSTHROUGH", "ROUND_ROBIN"][usize::from(content % 3)]
+            );
+            (
+                format!("rule-{which}.yaml"),
+                rule("DestinationRule", &format!("d{which}"), "shop", &spec),
+            )
+        }
+        _ => {
+            let mode = ["STRICT", "DISABLE", "PERMISSIVE"][usize::from(content % 3)];
+            let spec =
+                format!("{{selector: {{matchLabels: {{app: s{which}}}}}, mtls: {{mode: {mode}}}}}");
+            let name = format!("m{which}");
+            (format!("mode-{which}.yaml"), rule("PeerAuthentication", &name, "shop", &spec))
+        }
+    }
 }
 
 proptest! {

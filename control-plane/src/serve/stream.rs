@@ -88,7 +88,8 @@ impl ProxyStream {
 
     /// Moves the proxy to other resources: what is to be sent for it now.
     pub fn on_resources(&mut self, wanted: Arc<Resources>) -> Vec<DeltaDiscoveryResponse> {
-        let before = std::mem::replace(&mut self.wanted, Arc::clone(&wanted));
+        let before = std::mem::replace(&mut self.wanted, wanted);
+        let wanted = Arc::clone(&self.wanted);
         linger(&mut self.lingering_clusters, &before.clusters, &wanted.clusters);
         let since = wanted.since.as_ref().filter(|it| {
             Arc::ptr_eq(&it.before, &before.endpoints) && self.lingering_endpoints.is_empty()

@@ -5,6 +5,7 @@
 //! parse leaves in force what its file held before and does not say otherwise now; of two objects
 //! of one name, the later one is refused. Pure: no files, no clock.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -52,6 +53,9 @@ struct Key {
     object: ObjectRef,
 }
 
+/// What was in force before, by name.
+type Former<'a> = BTreeMap<&'a Key, &'a Entry>;
+
 /// Kinds that the mesh reads and that belong to no namespace.
 const CLUSTER_WIDE: [(&str, &str); 2] = [("", "Namespace"), ("", "Node")];
 
@@ -59,16 +63,14 @@ impl Load {
     /// One pass: `files` by path, `previous` from the pass before (or the default).
     #[must_use]
     pub fn next(previous: &State, files: &Files) -> Self {
-        let mut former: Option<BTreeMap<&Key, &Entry>> = None;
+        let former = OnceCell::new();
+        let former = || former.get_or_init(|| previous.by_key());
         let mut state = State::default();
         for (path, text) in files {
             let known = previous.files.get(path);
             let file = match known {
                 Some(known) if known.text == *text => Arc::clone(known),
-                _ => {
-                    let former = former.get_or_insert_with(|| previous.by_key());
-                    Arc::new(read(path, text, former, known.map(Arc::as_ref)))
-                }
+                _ => Arc::new(read(path, text, &former, known.map(Arc::as_ref))),
             };
             state.files.insert(path.clone(), file);
         }
@@ -85,7 +87,7 @@ impl State {
             && pairs.all(|((a, x), (b, y))| a == b && Arc::ptr_eq(x, y))
     }
 
-    fn by_key(&self) -> BTreeMap<&Key, &Entry> {
+    fn by_key(&self) -> Former<'_> {
         let mut entries = BTreeMap::new();
         for entry in self.files.values().flat_map(|file| &file.entries) {
             entries.entry(&entry.key).or_insert(entry);
@@ -124,10 +126,10 @@ fn twice(entry: &Entry, first: &Origin) -> Finding {
     Finding::error("metadata.name", message).on(&entry.key.object, &entry.origin)
 }
 
-fn read(
+fn read<'a>(
     path: &str,
     text: &Result<Arc<str>, ReadFailure>,
-    former: &BTreeMap<&Key, &Entry>,
+    former: &dyn Fn() -> &'a Former<'a>,
     known: Option<&FileState>,
 ) -> FileState {
     let mut file = FileState { text: text.clone(), entries: Vec::new(), findings: Vec::new() };
@@ -146,11 +148,10 @@ fn read(
     let mut named = BTreeSet::new();
     for object in parsed.objects {
         let key = key(&object);
-        let kept = former.get(&key).map(|entry| (*entry).clone());
         named.insert(key.clone());
         match accept(object, &mut file.findings) {
             Some((origin, item)) => file.entries.push(Entry { key, origin, item }),
-            None => file.entries.extend(kept),
+            None => file.entries.extend(former().get(&key).map(|entry| (*entry).clone())),
         }
     }
     if broken {
