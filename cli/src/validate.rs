@@ -111,7 +111,9 @@ fn text(all: &Verdicts) -> String {
         }
     }
     let refused = all.results.iter().filter(|verdict| !verdict.valid).count();
-    lines.push_str(&format!("{} documents, {refused} refused\n", all.results.len()));
+    let count = all.results.len();
+    let documents = if count == 1 { "document" } else { "documents" };
+    lines.push_str(&format!("{count} {documents}, {refused} refused\n"));
     lines
 }
 

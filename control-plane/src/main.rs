@@ -1,5 +1,7 @@
 //! `lateend`: the control plane of a Lateen mesh.
 
+use std::io::IsTerminal as _;
+
 use anyhow::Context;
 use clap::Parser;
 use lateen_control_plane::app::App;
@@ -11,6 +13,7 @@ fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_max_level(settings.log_level)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
