@@ -28,8 +28,8 @@ fn a_killed_lab_takes_everything_with_it() {
     kill(Pid::from_raw(lab.daemon()), Signal::SIGKILL).unwrap();
     until("processes outlive their lab", || before.since().processes.is_empty());
     // The next command removes what a process can no longer remove.
-    let listed = lateen(&["lab", "ls"]);
-    assert!(listed.status.code().is_some());
+    let listed = lateen(&["lab", "ls", "--name", &lab.0]);
+    assert!(!listed.status.success(), "a dead lab is not listed");
     before.nothing_came();
 }
 
