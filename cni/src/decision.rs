@@ -72,6 +72,9 @@ pub enum Decision {
 }
 
 /// What the plugin can decide without the agent.
+///
+/// Annotations, where the runtime gives them, are those of the sandbox: a pod without the status
+/// that injection leaves is outside of the mesh, whoever is alive to be asked.
 #[must_use]
 pub fn without_agent(conf: &NetConf, pod: Option<&PodRef>) -> Option<Skip> {
     let Some(pod) = pod else { return Some(Skip::NotKubernetes) };
@@ -80,7 +83,14 @@ pub fn without_agent(conf: &NetConf, pod: Option<&PodRef>) -> Option<Skip> {
     {
         return Some(Skip::AgentPod);
     }
-    conf.exclude_namespaces.contains(&pod.namespace).then_some(Skip::ExcludedNamespace)
+    if conf.exclude_namespaces.contains(&pod.namespace) {
+        return Some(Skip::ExcludedNamespace);
+    }
+    conf.annotations().is_some_and(|a| is_null(a.get(STATUS))).then_some(Skip::NotInjected)
+}
+
+fn is_null(value: Option<&Value>) -> bool {
+    value.is_none_or(Value::is_null)
 }
 
 /// The decision for a pod object.
@@ -117,5 +127,5 @@ fn skip(pod: &Value) -> Option<Skip> {
     if inject.or_else(|| metadata["annotations"][INJECT].as_str()) == Some("false") {
         return Some(Skip::InjectFalse);
     }
-    metadata["annotations"][STATUS].is_null().then_some(Skip::NotInjected)
+    is_null(metadata["annotations"].get(STATUS)).then_some(Skip::NotInjected)
 }

@@ -37,7 +37,16 @@ pub struct NetConf {
     /// `debug` and `info` write decisions to stderr.
     #[serde(default)]
     pub plugin_log_level: String,
+    /// Milliseconds an ADD waits for an agent that is not there, as while it is replaced.
+    #[serde(default)]
+    pub agent_wait: u16,
+    /// What the runtime adds for the capabilities of the entry.
+    #[serde(rename = "runtimeConfig", default)]
+    pub runtime: Option<Map<String, Value>>,
 }
+
+/// The capability by which containerd and CRI-O hand over the annotations of a pod.
+pub const POD_ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 
 fn default_run_dir() -> PathBuf {
     PathBuf::from(DEFAULT_RUN_DIR)
@@ -76,6 +85,12 @@ impl NetConf {
         }
         let text = format!("network configuration: name {:?} is missing or invalid", self.name);
         Err(CniError::new(Code::Config, text))
+    }
+
+    /// The annotations of the pod, where the runtime gives them.
+    #[must_use]
+    pub fn annotations(&self) -> Option<&Map<String, Value>> {
+        self.runtime.as_ref()?.get(POD_ANNOTATIONS)?.as_object()
     }
 
     /// Whether the version asked for is at least this one of [`VERSIONS`].

@@ -5,8 +5,9 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::poll::{PollTimeout, poll};
 use serde_json::{Value, json};
 
 use crate::decision::{Skip, without_agent};
@@ -17,6 +18,10 @@ use crate::settings::{Invocation, Verb};
 
 /// The agent answers in milliseconds, or waits some seconds for a pod it does not know yet.
 const AGENT_DEADLINE: Duration = Duration::from_secs(10);
+/// Longest wait for an agent to come back, whatever is configured.
+const MAX_AGENT_WAIT: u16 = 8000;
+/// Milliseconds between attempts to reach it.
+const TRY_AGAIN: u8 = 50;
 
 /// Longest network configuration that is read.
 pub const MAX_STDIN: u64 = 1 << 20;
@@ -56,7 +61,8 @@ fn answer(invocation: Result<Invocation, CniError>, stdin: &[u8]) -> Result<Stri
             status(&conf)
         }
         Verb::Add => {
-            ask(&conf, &invocation, Request::Add)?;
+            let patience = Duration::from_millis(conf.agent_wait.min(MAX_AGENT_WAIT).into());
+            ask(&conf, &invocation, patience, Request::Add)?;
             conf.result()
         }
         Verb::Check => {
@@ -64,7 +70,7 @@ fn answer(invocation: Result<Invocation, CniError>, stdin: &[u8]) -> Result<Stri
             if conf.previous.is_none() {
                 return Err(CniError::new(Code::Config, "CHECK needs prevResult"));
             }
-            ask(&conf, &invocation, Request::Check)?;
+            ask(&conf, &invocation, Duration::ZERO, Request::Check)?;
             Ok(String::new())
         }
     }
@@ -81,6 +87,7 @@ fn since(conf: &NetConf, version: &str, verb: &str) -> Result<(), CniError> {
 fn ask(
     conf: &NetConf,
     invocation: &Invocation,
+    patience: Duration,
     request: fn(Sandbox) -> Request,
 ) -> Result<(), CniError> {
     let pod = PodRef::parse(&invocation.args)?;
@@ -97,7 +104,7 @@ fn ask(
         name: pod.name,
         uid: pod.uid,
     };
-    match talk(&conf.cni_agent_run_dir, &request(sandbox)) {
+    match talk_patiently(&conf.cni_agent_run_dir, &request(sandbox), patience) {
         Ok(Answer::Ok { reason }) => note(conf, &reason),
         Ok(Answer::Error { code, message }) => Err(CniError { code, message }),
         Err(e) => Err(CniError::new(
@@ -122,6 +129,26 @@ fn status(conf: &NetConf) -> Result<String, CniError> {
             Err(CniError::new(Code::NotAvailable, text))
         }
     }
+}
+
+/// Asks again for a while where there is no agent: one that is replaced is back in a moment, and
+/// what it did not answer can be asked twice.
+fn talk_patiently(run_dir: &Path, request: &Request, patience: Duration) -> io::Result<Answer> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match talk(run_dir, request) {
+            Err(e) if is_absence(e.kind()) && Instant::now() < deadline => {
+                // A pause and nothing else: there is no descriptor to wait on before the socket.
+                poll(&mut [], PollTimeout::from(TRY_AGAIN)).ok();
+            }
+            done => return done,
+        }
+    }
+}
+
+fn is_absence(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
+    [NotFound, ConnectionRefused, ConnectionReset, BrokenPipe, UnexpectedEof].contains(&kind)
 }
 
 fn talk(run_dir: &Path, request: &Request) -> io::Result<Answer> {

@@ -71,6 +71,9 @@ pub fn send<T: Serialize>(mut stream: impl Write, value: &T) -> io::Result<()> {
 pub fn receive<T: for<'de> Deserialize<'de>>(stream: impl Read) -> io::Result<T> {
     let mut line = Vec::new();
     io::BufRead::read_until(&mut io::BufReader::new(stream.take(MAX_LINE)), b'\n', &mut line)?;
+    if line.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other end said nothing"));
+    }
     if line.last() != Some(&b'\n') {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the line has no end"));
     }

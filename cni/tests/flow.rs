@@ -326,6 +326,52 @@ fn what_the_plugin_knows_needs_no_agent() {
 }
 
 #[test]
+fn annotations_of_the_runtime_decide_without_agent_and_api_server() {
+    let node = Node::without_agent();
+    let with = |runtime: Value| {
+        let mut conf = node.conf();
+        conf["runtimeConfig"] = runtime;
+        verb("ADD", "/proc/self/ns/net", CART, &conf)
+    };
+    let plain = json!({"kubernetes.io/config.source": "api"});
+    let add = with(json!({"io.kubernetes.cri.pod-annotations": plain}));
+    assert!(add.status.success(), "{add:?}");
+    assert_eq!(String::from_utf8(add.stdout).unwrap(), node.conf()["prevResult"].to_string());
+    let injected = json!({"sidecar.istio.io/status": "{}"});
+    for unknown in [
+        json!({"io.kubernetes.cri.pod-annotations": injected}),
+        json!({"io.kubernetes.cri.pod-annotations": null}),
+        json!({"io.kubernetes.cri.pod-annotations": [1]}),
+        json!({"portMappings": []}),
+        json!({}),
+    ] {
+        assert_eq!(code(&with(unknown.clone())), 11, "{unknown}");
+    }
+}
+
+#[test]
+fn an_add_waits_for_an_agent_that_is_being_replaced() {
+    let node = Node::without_agent();
+    std::fs::create_dir(node.run_dir()).unwrap();
+    let mut conf = node.conf();
+    conf["agent_wait"] = json!(8000);
+    let socket = node.run_dir().join("pluginevent.sock");
+    thread::scope(|scope| {
+        let add = scope.spawn(|| verb("ADD", "/n", CART, &conf));
+        // The old agent takes a call and ends without an answer; the new one answers.
+        let old = UnixListener::bind(&socket).unwrap();
+        drop(old.accept().unwrap());
+        drop(old);
+        std::fs::remove_file(&socket).unwrap();
+        let new = UnixListener::bind(&socket).unwrap();
+        let (mut call, _) = new.accept().unwrap();
+        call.write_all(b"{\"outcome\":\"ok\",\"reason\":\"redirected\"}\n").unwrap();
+        let add = add.join().unwrap();
+        assert!(add.status.success(), "{add:?}");
+    });
+}
+
+#[test]
 fn versions_are_served_from_0_3_0_to_1_1_0() {
     let node = Node::without_agent();
     let version = call(&[("CNI_COMMAND", "VERSION")], br#"{"cniVersion":"0.4.0"}"#);
