@@ -17,15 +17,7 @@ pub const HOOK_SUFFIX: &str = "sidecar-injector.istio.io";
 /// API server trusts for the webhook's certificate.
 #[must_use]
 pub fn webhook_configuration(settings: &InjectionSettings, ca_bundle: &[u8]) -> Value {
-    let is_default = settings.revision == "default";
     let namespace = &settings.values.global.istio_namespace;
-    let mut name = "istio-sidecar-injector".to_owned();
-    if !is_default {
-        name = format!("{name}-{}", settings.revision);
-    }
-    if namespace != "istio-system" {
-        name = format!("{name}-{namespace}");
-    }
     let client = json!({
         "service": {
             "name": settings.control_plane_service(), "namespace": namespace,
@@ -33,8 +25,10 @@ pub fn webhook_configuration(settings: &InjectionSettings, ca_bundle: &[u8]) -> 
         },
         "caBundle": base64::engine::general_purpose::STANDARD.encode(ca_bundle),
     });
-    let policy = &settings.values.sidecar_injector_webhook.reinvocation_policy;
+    let webhook = &settings.values.sidecar_injector_webhook;
+    let policy = webhook.reinvocation_policy.as_str();
     let policy = if policy.is_empty() { "Never" } else { policy };
+    let failure = if webhook.fallback { "Ignore" } else { "Fail" };
     let hooks: Vec<Value> = selectors(settings)
         .into_iter()
         .map(|(prefix, namespace_selector, object_selector)| {
@@ -45,7 +39,7 @@ pub fn webhook_configuration(settings: &InjectionSettings, ca_bundle: &[u8]) -> 
                     "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"],
                     "resources": ["pods"],
                 }],
-                "failurePolicy": "Fail",
+                "failurePolicy": failure,
                 "reinvocationPolicy": policy,
                 "sideEffects": "None",
                 "admissionReviewVersions": ["v1"],
@@ -58,14 +52,29 @@ pub fn webhook_configuration(settings: &InjectionSettings, ca_bundle: &[u8]) -> 
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
         "metadata": {
-            "name": name,
+            "name": configuration_name(settings),
             "labels": {"app": "sidecar-injector", "istio.io/rev": settings.revision},
         },
         "webhooks": hooks,
     })
 }
 
-fn selectors(settings: &InjectionSettings) -> Vec<(&'static str, Value, Value)> {
+/// Name of the configuration of the settings' revision.
+#[must_use]
+pub fn configuration_name(settings: &InjectionSettings) -> String {
+    let namespace = &settings.values.global.istio_namespace;
+    let mut name = "istio-sidecar-injector".to_owned();
+    if settings.revision != "default" {
+        name = format!("{name}-{}", settings.revision);
+    }
+    if namespace != "istio-system" {
+        name = format!("{name}-{namespace}");
+    }
+    name
+}
+
+/// The hooks: first part of the name, selector of namespaces, selector of pods.
+pub(crate) fn selectors(settings: &InjectionSettings) -> Vec<(&'static str, Value, Value)> {
     let one = |key: &str, operator: &str, values: &[&str]| {
         let mut expression = json!({"key": key, "operator": operator});
         if !values.is_empty() {

@@ -1,13 +1,14 @@
 //! Sidecar injection.
 //!
 //! Whether a pod gets a sidecar ([`policy`]), what it gets ([`inject()`]), the patch that says so
-//! ([`patch`]), and the webhook around it: its registration ([`hooks`]), its messages
-//! ([`admission`]), its HTTPS server ([`server`]) and the API server's side of a call ([`client`],
-//! [`selectors`]). Everything but server and client is pure. Must not know how settings are read
-//! or who watches the cluster.
+//! ([`patch`]), and the webhook around it: its registration ([`hooks`]), what stands in for it
+//! while it is away ([`fallback`]), its messages ([`admission`]), its HTTPS server ([`server`])
+//! and the API server's side of a call ([`client`], [`selectors`]). Everything but server and
+//! client is pure. Must not know how settings are read or who watches the cluster.
 
 pub mod admission;
 pub mod client;
+pub mod fallback;
 pub mod hooks;
 pub mod inject;
 mod kube;

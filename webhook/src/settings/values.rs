@@ -209,6 +209,9 @@ pub struct Webhook {
     pub injected_annotations: BTreeMap<String, String>,
     /// Whether namespaces without labels are injected.
     pub enable_namespaces_by_default: bool,
+    /// Whether the API server injects by itself while the webhook does not answer
+    /// ([`crate::fallback`]), instead of refusing pods. Lateen's own.
+    pub fallback: bool,
     /// `Never` or `IfNeeded`.
     pub reinvocation_policy: String,
     /// Whether application probes are rewritten.
