@@ -1,24 +1,31 @@
 //! `cargo xtask`: chores of the repository. `cargo xtask tidy` checks the rules of the house
-//! that neither the compiler nor clippy knows.
+//! that neither the compiler nor clippy knows; `cargo xtask images` makes container images.
 
 mod arrows;
 mod budgets;
+mod settings;
 mod tidy;
 
 use std::path::Path;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask tidy
-  tidy   check crate arrows, module docs, names, and the budgets of files and functions";
+use anyhow::Context;
+use clap::Parser;
+use xtask::images;
+
+use crate::settings::{Cli, Command, ImagesArgs};
 
 fn main() -> anyhow::Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let command = std::env::args().nth(1);
-    match command.as_deref() {
-        Some("tidy") => tidy::run(&root),
-        _ => {
-            eprintln!("{USAGE}");
-            Ok(ExitCode::from(2))
-        }
+    let root = root.canonicalize().context("the checkout this was built in is not there")?;
+    match Cli::parse().command {
+        Command::Tidy => tidy::run(&root),
+        Command::Images(args) => make_images(args, &root),
     }
+}
+
+fn make_images(args: ImagesArgs, root: &Path) -> anyhow::Result<ExitCode> {
+    let built = images::build(&args.request(root))?;
+    println!("{}", images::table(&built));
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,71 @@
+//! What the command line and the environment say.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use xtask::images::Request;
+use xtask::statics::Statics;
+
+/// Chores of the repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// A chore.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Check crate arrows, module docs, names, and the budgets of files and functions.
+    Tidy,
+    /// Build static programs and write OCI archives of them, one an image.
+    Images(ImagesArgs),
+}
+
+/// How images are built.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// Cargo profile of the programs: dist is what ships, release and dev build faster.
+    #[arg(long, default_value = "dist")]
+    profile: String,
+    /// Folder of the archives.
+    #[arg(long, default_value = "target/images")]
+    out: PathBuf,
+    /// Registry and path of the images' names.
+    #[arg(long, default_value = "ghcr.io/lateen-mesh")]
+    hub: String,
+    /// Tag of the images' names.
+    #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
+    tag: String,
+    /// Age of all files in the images, in seconds since 1970.
+    #[arg(long, env = "SOURCE_DATE_EPOCH", default_value_t = 0)]
+    epoch: u64,
+    /// Cargo's target folder; static programs are built below it.
+    #[arg(long, env = "CARGO_TARGET_DIR", default_value = "target")]
+    target: PathBuf,
+    /// Cargo's home, whose path is kept out of the programs.
+    #[arg(long, env = "CARGO_HOME")]
+    cargo_home: Option<PathBuf>,
+    #[arg(long, env = "HOME", default_value = "/root", hide = true)]
+    home: PathBuf,
+}
+
+impl ImagesArgs {
+    /// The request, with paths from the checkout `root` where they are not absolute.
+    pub(crate) fn request(self, root: &Path) -> Request {
+        let cargo_home = self.cargo_home.unwrap_or_else(|| self.home.join(".cargo"));
+        Request {
+            statics: Statics {
+                root: root.to_owned(),
+                target: root.join(self.target),
+                cargo_home,
+                profile: self.profile,
+            },
+            out: root.join(self.out),
+            hub: self.hub,
+            tag: self.tag,
+            epoch: self.epoch,
+        }
+    }
+}

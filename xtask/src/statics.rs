@@ -1,0 +1,136 @@
+//! Builds programs that need nothing of the machine they run on: linked statically, with nothing
+//! of the builder's paths in them. It does not know what they are for.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+/// Where and how programs are built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statics {
+    /// The checkout.
+    pub root: PathBuf,
+    /// Cargo's target folder of ordinary builds; static ones lie below it, in `static`, so that
+    /// neither makes the other build again.
+    pub target: PathBuf,
+    /// Cargo's home: sources of dependencies.
+    pub cargo_home: PathBuf,
+    /// Cargo profile: `dist`, `release` or `dev`.
+    pub profile: String,
+}
+
+/// Why there are no programs.
+#[derive(Debug, thiserror::Error)]
+pub enum StaticsError {
+    /// Cargo is not there.
+    #[error("cargo cannot be started: {0}; is a Rust toolchain installed?")]
+    Start(io::Error),
+    /// The build failed; cargo has said why.
+    #[error("cargo build failed ({0}); its messages are above")]
+    Build(ExitStatus),
+}
+
+/// Packages that have programs. They are always built together: what cargo makes of a dependency
+/// hangs on who asks for it, and a program must not differ with what is built beside it.
+const PACKAGES: [&str; 5] =
+    ["lateen-control-plane", "lateen-proxy", "lateen-interception", "lateen-cni", "lateen-lab"];
+
+impl Statics {
+    /// Builds `programs` and says in which folder they are.
+    ///
+    /// # Errors
+    /// When cargo fails.
+    pub fn build(&self, programs: &[&str]) -> Result<PathBuf, StaticsError> {
+        let status = self.command(programs).status().map_err(StaticsError::Start)?;
+        if !status.success() {
+            return Err(StaticsError::Build(status));
+        }
+        let folder = if self.profile == "dev" { "debug" } else { &self.profile };
+        Ok(self.target_folder().join(triple()).join(folder))
+    }
+
+    fn target_folder(&self) -> PathBuf {
+        self.target.join("static")
+    }
+
+    fn command(&self, programs: &[&str]) -> Command {
+        let mut command = Command::new("cargo");
+        command.current_dir(&self.root);
+        command.args(["build", "--locked", "--profile", &self.profile, "--target", &triple()]);
+        for package in PACKAGES {
+            command.args(["-p", package]);
+        }
+        for program in programs {
+            command.args(["--bin", program]);
+        }
+        // The target is named, so these flags are not those of build scripts and macros.
+        command.env("CARGO_ENCODED_RUSTFLAGS", self.rust_flags());
+        command.env("CFLAGS", self.c_flags());
+        command.env("CARGO_TARGET_DIR", self.target_folder());
+        command.env_remove("RUSTFLAGS");
+        command
+    }
+
+    /// Paths of the builder, and what stands for them in messages of the programs.
+    fn renamed(&self) -> [(PathBuf, &'static str); 3] {
+        // The last that fits wins: the target folder may lie in the checkout.
+        [
+            (self.root.clone(), "/lateen"),
+            (self.cargo_home.clone(), "/cargo"),
+            (self.target_folder(), "/target"),
+        ]
+    }
+
+    fn rust_flags(&self) -> OsString {
+        let mut flags = OsString::from("-Ctarget-feature=+crt-static");
+        for (from, to) in self.renamed() {
+            flags.push("\x1f");
+            flags.push(rename("--remap-path-prefix=", &from, to));
+        }
+        flags
+    }
+
+    fn c_flags(&self) -> OsString {
+        let flags = self.renamed().map(|(from, to)| rename("-ffile-prefix-map=", &from, to));
+        flags.join(OsString::from(" ").as_os_str())
+    }
+}
+
+fn rename(flag: &str, from: &Path, to: &str) -> OsString {
+    let mut text = OsString::from(flag);
+    text.push(from);
+    text.push("=");
+    text.push(to);
+    text
+}
+
+/// The target, named. glibc is what is tested; musl's allocator and resolver are not.
+fn triple() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Statics;
+    use std::path::PathBuf;
+
+    #[test]
+    fn paths_of_the_builder_are_renamed_the_inner_ones_last() {
+        let statics = Statics {
+            root: PathBuf::from("/home/me/lateen"),
+            target: PathBuf::from("/home/me/lateen/target"),
+            cargo_home: PathBuf::from("/home/me/.cargo"),
+            profile: "dev".to_owned(),
+        };
+        let flags = statics.rust_flags().into_string().unwrap();
+        let flags: Vec<_> = flags.split('\x1f').collect();
+        let wanted = [
+            "-Ctarget-feature=+crt-static",
+            "--remap-path-prefix=/home/me/lateen=/lateen",
+            "--remap-path-prefix=/home/me/.cargo=/cargo",
+            "--remap-path-prefix=/home/me/lateen/target/static=/target",
+        ];
+        assert_eq!(flags, wanted);
+    }
+}
