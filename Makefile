@@ -37,6 +37,11 @@ test-mesh: build ## The demo, rules, endings, Istio's bookinfo and wrong input, 
 build: machine ## Build what ships, in release mode
 	@cargo build --release --locked --bins -p lateen-cli -p lateen-control-plane -p lateen-proxy -p lateen-interception -p lateen-cni -p lateen-lab
 
+.PHONY: images
+images: ## Build static programs and write an OCI archive of each image (ARGS='--profile release' is quicker)
+	@cargo xtask images $(ARGS)
+	@LATEEN_IMAGES=$(CARGO_TARGET_DIR)/images cargo test --quiet --locked -p xtask --test images_run -- --ignored
+
 .PHONY: machine
 machine: ## Check that this machine has what the build and the lab need, and name what is missing
 	@./tests/machine.sh

@@ -114,3 +114,50 @@ pub fn base(etc: &Path) -> Result<Layer, OciError> {
         layer.file(&format!("/etc/{name}"), 0o644, &etc.join(name))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    /// The words behind `keyword` on each line of the last stage.
+    fn said(dockerfile: &str, keyword: &str) -> Vec<Vec<String>> {
+        let (_, last) = dockerfile.rsplit_once("FROM scratch").unwrap();
+        let lines = last.lines().filter_map(|line| line.strip_prefix(keyword));
+        lines.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+    }
+
+    #[test]
+    fn dockerfiles_say_the_same() {
+        for kind in Kind::ALL {
+            let name = kind.name();
+            let path = format!("{}/../images/Dockerfile.{name}", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(path).unwrap();
+            let config = kind.config("1");
+            let one = |keyword| said(&text, keyword).concat().join(" ");
+            assert_eq!(one("USER "), config.user, "{name}");
+            assert_eq!(one("WORKDIR "), config.working_dir, "{name}");
+            assert_eq!(one("ENV PATH="), config.env["PATH"], "{name}");
+            let entry = serde_json::to_string(&config.entrypoint).unwrap();
+            assert_eq!(one("ENTRYPOINT "), entry, "{name}");
+            let mut layer = Layer::new();
+            for words in said(&text, "COPY --from=build ") {
+                let program = words[0].rsplit('/').next().unwrap();
+                let from = PathBuf::from("/programs").join(program);
+                layer = layer.file(&words[1], 0o755, &from).unwrap();
+            }
+            assert_eq!(layer, kind.layer(Path::new("/programs")).unwrap(), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_program_is_in_an_image_and_every_image_of_built_programs() {
+        let mut all: Vec<&str> =
+            Kind::ALL.iter().flat_map(|kind| kind.programs()).copied().collect();
+        all.push("lateen-cni");
+        all.sort_unstable();
+        let mut built = BINARIES;
+        built.sort_unstable();
+        assert_eq!(all, built);
+    }
+}
