@@ -1,20 +1,23 @@
 //! The node agent: answers the plugin and sets the rules of sandboxes.
 //!
-//! [`pods`] knows the node's pods, [`serve`] the socket and threads. Rules come from the
-//! interception crate; decisions from [`crate::decision`].
+//! [`pods`] and [`node_pods`] know the node's pods, [`serve`] the socket and threads. Rules come from
+//! the interception crate; decisions from [`crate::decision`].
 
+pub mod node_pods;
 pub mod pods;
 pub mod serve;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use lateen_interception::{ApplyError, RedirectPlan, State, apply, netns, verify};
 
 use crate::decision::{Decision, decide};
 use crate::error::{CniError, Code};
+use crate::metrics::Metrics;
 use crate::protocol::{Answer, Request, Sandbox};
 use pods::{Pods, Stop};
 
@@ -27,6 +30,8 @@ pub struct Agent {
     pub pods: Pods,
     /// How long a pod may take to appear.
     pub pod_wait: Duration,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Agent {
@@ -37,7 +42,9 @@ impl Agent {
             Request::Add(sandbox) => ("ADD", sandbox),
             Request::Check(sandbox) => ("CHECK", sandbox),
         };
+        let start = Instant::now();
         let result = self.handle(verb == "CHECK", sandbox, stop);
+        self.metrics.called(verb, result.as_ref().err().map_or(0, |e| e.code), start.elapsed());
         let (namespace, pod, container) = (&sandbox.namespace, &sandbox.name, &sandbox.container);
         match result {
             Ok(reason) => {
@@ -83,7 +90,10 @@ impl Agent {
             .map_err(|e| CniError::new(Code::Namespace, format!("{name}: {e}")))?
             .map_err(|e: ApplyError| CniError::new(Code::Apply, format!("{name}: {e}")))?;
         match state {
-            None => Ok("redirected"),
+            None => {
+                self.pods.captured(&pod);
+                Ok("redirected")
+            }
             Some(State::Planned) => Ok("as-planned"),
             Some(State::Absent) => {
                 let text = format!("{name}: there are no redirect rules; create the pod again");
@@ -98,7 +108,7 @@ impl Agent {
 }
 
 /// The node's own namespace is never a pod's: redirecting it would cut the node off.
-fn refuse_own_namespace(path: &Path) -> Result<(), CniError> {
+pub(crate) fn refuse_own_namespace(path: &Path) -> Result<(), CniError> {
     let identity = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino()));
     let error = |e| CniError::new(Code::Namespace, format!("{}: {e}", path.display()));
     let theirs = identity(path).map_err(|e| error(e.to_string()))?;
@@ -109,11 +119,18 @@ fn refuse_own_namespace(path: &Path) -> Result<(), CniError> {
     Ok(())
 }
 
-/// Whether rules can be set at all: the kernel is asked in this very namespace, without changes.
 fn status() -> Answer {
-    let nothing = RedirectPlan { chains: Vec::new(), mark_route: None };
-    match verify(&nothing) {
-        Ok(_) => Answer::Ok { reason: "ready".to_owned() },
-        Err(e) => Answer::Error { code: Code::NotAvailable as u32, message: e.to_string() },
+    match kernel() {
+        Ok(()) => Answer::Ok { reason: "ready".to_owned() },
+        Err(message) => Answer::Error { code: Code::NotAvailable as u32, message },
     }
+}
+
+/// Whether rules can be set at all: the kernel is asked in this very namespace, without changes.
+///
+/// # Errors
+/// Why not.
+pub fn kernel() -> Result<(), String> {
+    let nothing = RedirectPlan { chains: Vec::new(), mark_route: None };
+    verify(&nothing).map(drop).map_err(|e| e.to_string())
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::{CniError, Code};
+use crate::install::conflist::Form;
 use crate::netconf::is_identifier;
 
 /// What the container runtime asks for.
@@ -86,17 +87,120 @@ fn invalid(name: &str, value: &str) -> CniError {
     CniError::new(Code::Environment, format!("environment variable {name}: {value:?} is not valid"))
 }
 
+/// What is done about a pod that started uncaptured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Repair {
+    /// Its rules are set in its network namespace
+    InPlace,
+    /// It is deleted, for its controller to start another
+    Delete,
+    /// It is labelled cni.istio.io/uninitialized=true
+    Label,
+    /// An event on it says so
+    Off,
+}
+
+impl std::fmt::Display for Repair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::InPlace => "in-place",
+            Self::Delete => "delete",
+            Self::Label => "label",
+            Self::Off => "off",
+        })
+    }
+}
+
 /// Flags of `lateen-cni-node`.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "lateen-cni-node", version)]
 pub struct AgentSettings {
-    /// Folder of pod objects, one file <namespace>_<name>.json each
+    /// Folder of pod objects, one file <namespace>_<name>.json each, instead of the API server
     #[arg(long, value_name = "DIR")]
-    pub pods_dir: PathBuf,
-    /// Folder of the socket the plugin talks to
+    pub pods_dir: Option<PathBuf>,
+    /// Folder of the socket the plugin talks to; the same path on the node
     #[arg(long, value_name = "DIR", default_value = "/var/run/istio-cni")]
     pub run_dir: PathBuf,
-    /// Milliseconds an ADD waits for its pod to appear in the folder
+    /// Milliseconds an ADD waits for its pod to become known
     #[arg(long, value_name = "MS", default_value_t = 2000, value_parser = clap::value_parser!(u16).range(0..=8000))]
     pub pod_wait: u16,
+    /// Namespaces whose pods are never redirected
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "kube-system,istio-system"
+    )]
+    pub exclude_namespaces: Vec<String>,
+    #[command(flatten)]
+    /// What concerns the cluster.
+    pub cluster: ClusterSettings,
+    #[command(flatten)]
+    /// What concerns the node's folders.
+    pub install: InstallSettings,
+    /// Port of /healthz and /readyz; 0 for none
+    #[arg(long, value_name = "PORT", default_value_t = 8000)]
+    pub health_port: u16,
+    /// Port of /metrics; 0 for none
+    #[arg(long, value_name = "PORT", default_value_t = 15014)]
+    pub metrics_port: u16,
+}
+
+/// The agent's place in the cluster.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ClusterSettings {
+    /// Name of this node
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Name of the agent's own pod, for events
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pub pod_name: Option<String>,
+    /// Namespace of the agent's pods
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", default_value = "istio-system")]
+    pub pod_namespace: String,
+    /// Name of the agent's DaemonSet; when it is gone, plugin and configuration leave with the agent
+    #[arg(long, value_name = "NAME", default_value = "istio-cni-node")]
+    pub daemonset: String,
+    /// What is done about a pod that started while the plugin was absent
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Repair::InPlace)]
+    pub repair: Repair,
+    /// Folder where the runtime keeps network namespaces
+    #[arg(long, value_name = "DIR", default_value = "/var/run/netns")]
+    pub netns_dir: PathBuf,
+}
+
+/// The node's folders.
+#[derive(Debug, Clone, clap::Args)]
+pub struct InstallSettings {
+    /// Whether plugin and configuration are put on the node
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub install: bool,
+    /// The plugin to install
+    #[arg(long, value_name = "FILE", default_value = "/opt/cni/bin/lateen-cni")]
+    pub plugin: PathBuf,
+    /// The node's folder of plugins
+    #[arg(long, value_name = "DIR", default_value = "/host/opt/cni/bin")]
+    pub cni_bin_dir: PathBuf,
+    /// The node's folder of network configurations
+    #[arg(long, value_name = "DIR", default_value = "/host/etc/cni/net.d")]
+    pub cni_conf_dir: PathBuf,
+    /// Whether to join the primary configuration, or have a file of our own (Multus)
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub chained: bool,
+    /// Name of the file of our own
+    #[arg(long, value_name = "NAME", default_value = "istio-cni.conf", value_parser = conf_name)]
+    pub cni_conf_name: String,
+    /// What the plugin writes to the runtime's log: debug, info, or less
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub plugin_log_level: String,
+    /// Milliseconds the plugin waits for an agent that is being replaced
+    #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u16).range(0..=8000))]
+    pub agent_wait: u16,
+}
+
+fn conf_name(name: &str) -> Result<String, String> {
+    if Form::of(name) == Some(Form::Single) && !name.contains('/') && !name.starts_with('.') {
+        return Ok(name.to_owned());
+    }
+    Err("this is no file name that ends in .conf".to_owned())
 }

@@ -1,8 +1,8 @@
 //! The agent's socket, its threads, and how it stops.
 //!
 //! The socket appears complete (mode 0600) under its name by a rename. One thread accepts and hands
-//! each call to one of a few that answer, so that a call wakes nobody who has nothing to do. On
-//! SIGTERM or SIGINT no call is taken any more and the running ones are finished.
+//! each call to one of a few that answer, so that a call wakes nobody who has nothing to do. When
+//! serving ends no call is taken any more and the running ones are finished.
 
 use std::fs;
 use std::io;
@@ -16,15 +16,12 @@ use std::thread;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 
 use super::Agent;
-use super::pods::{Pods, Stop};
+use super::pods::Stop;
 use crate::protocol::{Request, SOCKET, receive, send};
-use crate::settings::AgentSettings;
 
 /// Calls at the same time; one takes a millisecond unless it waits for its pod.
 const THREADS: usize = 16;
@@ -57,46 +54,37 @@ fn failed<'a>(
     move |source| ServeError::Io { step, path: path.to_owned(), source }
 }
 
-/// Serves until a signal ends it.
+/// Serves in `run_dir` as long as `meanwhile` runs, and returns what it returns.
 ///
 /// # Errors
 /// When serving cannot begin.
-pub fn serve(settings: &AgentSettings) -> Result<(), ServeError> {
-    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
-    // Before any thread is started, so that all of them inherit it.
-    let blocked = signals.thread_block().and_then(|()| SignalFd::new(&signals));
-    let signal = blocked.map_err(|e| failed("signals", Path::new("-"))(e.into()))?;
-    let socket = settings.run_dir.join(SOCKET);
-    let listener = listen(&settings.run_dir, &socket)?;
-    let agent = Agent {
-        pods: Pods::in_folder(settings.pods_dir.clone()),
-        pod_wait: Duration::from_millis(settings.pod_wait.into()),
-    };
+pub fn serve<T>(
+    agent: &Agent,
+    run_dir: &Path,
+    meanwhile: impl FnOnce() -> T,
+) -> Result<T, ServeError> {
+    let socket = run_dir.join(SOCKET);
+    let listener = listen(run_dir, &socket)?;
     let (reader, writer) = io::pipe().map_err(failed("pipe", Path::new("-")))?;
-    tracing::info!(socket = %socket.display(), pods = %settings.pods_dir.display(), "serving");
+    tracing::info!(socket = %socket.display(), "serving");
     // Without a queue: a call is accepted when there is a thread for it.
     let (calls, waiting) = mpsc::sync_channel(0);
     let waiting = Mutex::new(waiting);
-    thread::scope(|scope| {
+    let result = thread::scope(|scope| {
         for _ in 0..THREADS {
             let stop = Stop::new(reader.try_clone().map_err(failed("pipe", Path::new("-")))?);
-            let (waiting, agent) = (&waiting, &agent);
+            let waiting = &waiting;
             scope.spawn(move || work(waiting, agent, &stop));
         }
         let stop = Stop::new(reader);
         scope.spawn(move || accept(&listener, &calls, &stop));
-        let ended = loop {
-            match signal.read_signal() {
-                Ok(Some(_)) => break Ok(()),
-                Ok(None) | Err(nix::Error::EINTR) => {}
-                Err(e) => break Err(failed("waiting for signals", Path::new("-"))(e.into())),
-            }
-        };
-        tracing::info!("stopping");
+        let result = meanwhile();
+        agent.pods.close();
         drop(writer);
-        ended
+        Ok(result)
     })?;
-    fs::remove_file(&socket).map_err(failed("removing", &socket))
+    fs::remove_file(&socket).map_err(failed("removing", &socket))?;
+    Ok(result)
 }
 
 fn listen(folder: &Path, socket: &Path) -> Result<UnixListener, ServeError> {

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use lateen_cni::agent::serve::serve;
+use lateen_cni::node::run;
 use lateen_cni::settings::AgentSettings;
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
-    match serve(&AgentSettings::parse()) {
+    match run(&AgentSettings::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             tracing::error!("{e}");

@@ -1,0 +1,258 @@
+//! Keeps the plugin and its entry in the network configuration on the node.
+//!
+//! [`conflist`] and [`choose`] decide, [`files`] writes, [`follow`] notices what others do. Must not
+//! know Kubernetes: it is told when to install and when to take everything away.
+
+pub mod choose;
+pub mod conflist;
+pub mod files;
+pub mod follow;
+pub mod spans;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::netconf::POD_ANNOTATIONS;
+use choose::{Found, Wait, choose};
+use conflist::{ConfError, Form, PLUGIN, Removed};
+use files::{FileError, Like};
+
+/// Mode of a program, and of a file of our own.
+const PROGRAM: u32 = 0o755;
+const READABLE: u32 = 0o644;
+/// Times a pass begins again because another writer was faster.
+const ATTEMPTS: usize = 5;
+
+/// What is installed, and where.
+#[derive(Debug, Clone)]
+pub struct Installer {
+    /// The plugin as the image brings it.
+    pub program: PathBuf,
+    /// The node's folder of plugins.
+    pub programs: PathBuf,
+    /// The node's folder of network configurations.
+    pub configurations: PathBuf,
+    /// A file of our own instead of an entry in the primary one.
+    pub own_file: Option<String>,
+    /// Our entry.
+    pub entry: Map<String, Value>,
+}
+
+/// What our entry says.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Folder of the agent's socket, on the node.
+    pub run_dir: PathBuf,
+    /// Namespaces whose pods are left alone.
+    pub exclude_namespaces: Vec<String>,
+    /// Namespace of the agent's pods.
+    pub pod_namespace: String,
+    /// What the plugin writes to stderr.
+    pub log_level: String,
+    /// Milliseconds an ADD waits for an agent that is away.
+    pub agent_wait: u16,
+}
+
+impl Entry {
+    /// As it stands in a list of plugins.
+    #[must_use]
+    pub fn json(&self) -> Map<String, Value> {
+        let entry = json!({
+            "type": PLUGIN,
+            "cni_agent_run_dir": self.run_dir,
+            "exclude_namespaces": self.exclude_namespaces,
+            "pod_namespace": self.pod_namespace,
+            "plugin_log_level": self.log_level,
+            "agent_wait": self.agent_wait,
+            "capabilities": {POD_ANNOTATIONS: true},
+        });
+        match entry {
+            Value::Object(entry) => entry,
+            _ => Map::new(),
+        }
+    }
+}
+
+/// Why plugin and configuration are not in place.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// There is no configuration to join.
+    #[error("{folder}: {wait}")]
+    Wait {
+        /// Where one is looked for.
+        folder: PathBuf,
+        /// What is waited for.
+        wait: Wait,
+    },
+    /// The primary configuration cannot take our entry.
+    #[error("{path}: {problem}")]
+    Configuration {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: ConfError,
+    },
+    /// Others write without pause.
+    #[error("{0}: others write it again and again")]
+    Contended(PathBuf),
+}
+
+/// What a pass did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Files written or removed, in order.
+    pub changed: Vec<PathBuf>,
+    /// The file that has our entry.
+    pub file: PathBuf,
+    /// Invalid files that were passed over.
+    pub skipped: Vec<String>,
+}
+
+impl Installer {
+    /// Puts in place what is missing or differs: the program first, then the entry, then what is
+    /// left of ours elsewhere. Blocking.
+    ///
+    /// # Errors
+    /// When something cannot be put in place; what was there stays.
+    pub fn pass(&self) -> Result<Done, InstallError> {
+        let mut done = Done::default();
+        self.put_program(&mut done)?;
+        for _ in 0..ATTEMPTS {
+            if self.put_entry(&mut done)? {
+                return Ok(done);
+            }
+        }
+        Err(InstallError::Contended(self.configurations.clone()))
+    }
+
+    /// Takes our entry out of every file. Blocking.
+    ///
+    /// # Errors
+    /// The first file that could not be restored; the others are.
+    pub fn remove_configuration(&self) -> Result<(), InstallError> {
+        let mut result = Ok(());
+        for file in files::list(&self.configurations)? {
+            let removed = if self.own_file.as_ref() == Some(&file.name) {
+                files::remove(&self.configurations.join(&file.name)).map_err(InstallError::from)
+            } else {
+                self.restore(&file).map(drop)
+            };
+            result = result.and(removed);
+        }
+        result
+    }
+
+    /// Removes the program, after the configuration. Blocking.
+    ///
+    /// # Errors
+    /// When it stays.
+    pub fn remove_program(&self) -> Result<(), FileError> {
+        files::remove(&self.programs.join(PLUGIN))
+    }
+
+    fn put_program(&self, done: &mut Done) -> Result<(), FileError> {
+        let wanted = fs::read(&self.program).map_err(files::failed("reading", &self.program))?;
+        let path = self.programs.join(PLUGIN);
+        let mode = |path: &Path| fs::metadata(path).map(|m| m.permissions().mode() & 0o7777);
+        let same = fs::read(&path).is_ok_and(|found| found == wanted)
+            && mode(&path).is_ok_and(|mode| mode == PROGRAM);
+        if !same {
+            files::write(&path, &wanted, Like::Mode(PROGRAM))?;
+            done.changed.push(path);
+        }
+        Ok(())
+    }
+
+    /// False when another writer came between.
+    fn put_entry(&self, done: &mut Done) -> Result<bool, InstallError> {
+        let mut files = files::list(&self.configurations)?;
+        if let Some(name) = &self.own_file {
+            self.put_own_file(name, &files, done)?;
+            files.retain(|file| file.name != *name);
+        } else {
+            let wait = |wait| InstallError::Wait { folder: self.configurations.clone(), wait };
+            let primary = choose(&files).map_err(wait)?;
+            done.skipped = primary.skipped;
+            let file = files.remove(primary.at);
+            if !self.put_chained(&file, primary.form, done)? {
+                return Ok(false);
+            }
+        }
+        for file in files {
+            // The list that was just made of a file with one plugin has our entry too.
+            if self.configurations.join(&file.name) != done.file
+                && let Some(path) = self.restore(&file)?
+            {
+                done.changed.push(path);
+            }
+        }
+        Ok(true)
+    }
+
+    fn put_own_file(&self, name: &str, files: &[Found], done: &mut Done) -> Result<(), FileError> {
+        let text = conflist::own_file(&self.entry);
+        done.file = self.configurations.join(name);
+        let same = files.iter().any(|f| f.name == name && f.text.as_ref() == Ok(&text));
+        if !same {
+            files::write(&done.file, text.as_bytes(), Like::Mode(READABLE))?;
+            done.changed.push(done.file.clone());
+        }
+        Ok(())
+    }
+
+    fn put_chained(&self, file: &Found, form: Form, done: &mut Done) -> Result<bool, InstallError> {
+        let Ok(text) = &file.text else { return Ok(false) };
+        let from = self.configurations.join(&file.name);
+        let problem = |problem| InstallError::Configuration { path: from.clone(), problem };
+        let (wanted, to) = match form {
+            Form::List => (conflist::insert(text, &self.entry).map_err(problem)?, from.clone()),
+            Form::Single => (
+                conflist::convert(text, &file.name, &self.entry).map_err(problem)?,
+                from.with_extension("conflist"),
+            ),
+        };
+        done.file.clone_from(&to);
+        if form == Form::List && wanted == *text {
+            return Ok(true);
+        }
+        // What we would put in place must be what the runtime takes.
+        conflist::check(&wanted, Form::List).map_err(problem)?;
+        if fs::read(&from).ok().as_deref() != Some(text.as_bytes()) {
+            return Ok(false);
+        }
+        files::write(&to, wanted.as_bytes(), Like::File(&from))?;
+        done.changed.push(to.clone());
+        if to != from {
+            files::remove(&from)?;
+            done.changed.push(from);
+        }
+        Ok(true)
+    }
+
+    /// Takes our entry out of a file; gives its path when something was there.
+    fn restore(&self, file: &Found) -> Result<Option<PathBuf>, InstallError> {
+        let path = self.configurations.join(&file.name);
+        let Ok(text) = &file.text else { return Ok(None) };
+        // What is no JSON is none that we wrote.
+        match conflist::remove(text).unwrap_or(Removed::Unchanged) {
+            Removed::Unchanged => return Ok(None),
+            Removed::List(text) => files::write(&path, text.as_bytes(), Like::File(&path))?,
+            Removed::Single { name, text } => {
+                let single = self.configurations.join(name);
+                // Its owner may have written it again since.
+                if !single.exists() {
+                    files::write(&single, text.as_bytes(), Like::File(&path))?;
+                }
+                files::remove(&path)?;
+            }
+            Removed::Nothing => files::remove(&path)?,
+        }
+        Ok(Some(path))
+    }
+}

@@ -1,0 +1,114 @@
+//! What the node agent counts, in the text format of Prometheus. Names are Istio's where it has them.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::settings::Repair;
+
+/// Seconds; an ADD takes a millisecond unless it waits for its pod.
+const BUCKETS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
+
+type Labels = Vec<(&'static str, String)>;
+
+/// The counters; shared.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    ready: Gauge,
+    writes: Counter,
+    repaired: Family<Labels, Counter>,
+    calls: Family<Labels, Counter>,
+    seconds: Histogram,
+    memory: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let ready = Gauge::default();
+        let writes = Counter::default();
+        let repaired = Family::<Labels, Counter>::default();
+        let calls = Family::<Labels, Counter>::default();
+        let seconds = Histogram::new(BUCKETS);
+        registry.register(
+            "istio_cni_install_ready",
+            "Whether plugin and configuration are in place",
+            ready.clone(),
+        );
+        registry.register(
+            "istio_cni_installs",
+            "Times that plugin or configuration were written",
+            writes.clone(),
+        );
+        registry.register(
+            "istio_cni_repair_pods_repaired",
+            "Pods that had started uncaptured, by what was done",
+            repaired.clone(),
+        );
+        registry.register(
+            "lateen_cni_calls",
+            "Calls of the plugin, by verb and CNI error code (0: none)",
+            calls.clone(),
+        );
+        registry.register(
+            "lateen_cni_add_duration_seconds",
+            "Time of an ADD in the agent",
+            seconds.clone(),
+        );
+        let memory = Gauge::default();
+        registry.register("process_resident_memory_bytes", "Resident memory", memory.clone());
+        Self { registry, ready, writes, repaired, calls, seconds, memory }
+    }
+}
+
+impl Metrics {
+    /// A pass of the installer.
+    pub fn installed(&self, ready: bool, wrote: bool) {
+        self.ready.set(i64::from(ready));
+        if wrote {
+            self.writes.inc();
+        }
+    }
+
+    /// A pod that was uncaptured.
+    pub fn repaired(&self, mode: Repair, success: bool) {
+        let result = if success { "success" } else { "fail" };
+        let kind = mode.to_string();
+        self.repaired.get_or_create(&vec![("type", kind), ("result", result.to_owned())]).inc();
+    }
+
+    /// A call of the plugin.
+    pub fn called(&self, verb: &str, code: u32, took: Duration) {
+        let labels = vec![("verb", verb.to_owned()), ("code", code.to_string())];
+        self.calls.get_or_create(&labels).inc();
+        if verb == "ADD" {
+            self.seconds.observe(took.as_secs_f64());
+        }
+    }
+
+    /// The page.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.memory.set(resident());
+        let mut text = String::new();
+        if encode(&mut text, &self.registry).is_err() {
+            // Writing to a string does not fail.
+            text.clear();
+        }
+        text
+    }
+}
+
+/// Resident memory of this process in bytes; 0 where the kernel does not say.
+fn resident() -> i64 {
+    const PAGE: i64 = 4096;
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<i64>().ok());
+    pages.unwrap_or_default().saturating_mul(PAGE)
+}
