@@ -1,5 +1,6 @@
 //! `cargo xtask`: chores of the repository. `cargo xtask tidy` checks the rules of the house
-//! that neither the compiler nor clippy knows; `cargo xtask images` makes container images.
+//! that neither the compiler nor clippy knows; `cargo xtask images` makes container images,
+//! `cargo xtask crds` the resource definitions of the chart.
 
 mod arrows;
 mod budgets;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use xtask::images;
+use xtask::{crds, images};
 
 use crate::settings::{Cli, Command, ImagesArgs};
 
@@ -21,6 +22,10 @@ fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Tidy => tidy::run(&root),
         Command::Images(args) => make_images(args, &root),
+        Command::Crds => {
+            println!("{} definitions written", crds::write(&root)?);
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

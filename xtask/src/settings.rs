@@ -21,6 +21,8 @@ pub(crate) enum Command {
     Tidy,
     /// Build static programs and write OCI archives of them, one an image.
     Images(ImagesArgs),
+    /// Write the resource definitions of charts/base from the tables in xtask/crds.
+    Crds,
 }
 
 /// How images are built.
@@ -29,9 +31,9 @@ pub(crate) struct ImagesArgs {
     /// Cargo profile of the programs: dist is what ships, release and dev build faster.
     #[arg(long, default_value = "dist")]
     profile: String,
-    /// Folder of the archives.
-    #[arg(long, default_value = "target/images")]
-    out: PathBuf,
+    /// Folder of the archives; `images` in cargo's target folder where it is not given.
+    #[arg(long)]
+    out: Option<PathBuf>,
     /// Registry and path of the images' names.
     #[arg(long, default_value = "ghcr.io/lateen-mesh")]
     hub: String,
@@ -55,14 +57,10 @@ impl ImagesArgs {
     /// The request, with paths from the checkout `root` where they are not absolute.
     pub(crate) fn request(self, root: &Path) -> Request {
         let cargo_home = self.cargo_home.unwrap_or_else(|| self.home.join(".cargo"));
+        let target = root.join(self.target);
         Request {
-            statics: Statics {
-                root: root.to_owned(),
-                target: root.join(self.target),
-                cargo_home,
-                profile: self.profile,
-            },
-            out: root.join(self.out),
+            out: self.out.map_or_else(|| target.join("images"), |out| root.join(out)),
+            statics: Statics { root: root.to_owned(), target, cargo_home, profile: self.profile },
             hub: self.hub,
             tag: self.tag,
             epoch: self.epoch,
