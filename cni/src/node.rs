@@ -161,7 +161,9 @@ impl Parts {
     fn installer(&self) -> Installer {
         let install = &self.settings.install;
         let entry = Entry {
-            run_dir: self.settings.run_dir.clone(),
+            // The plugin runs elsewhere: a relative path would be another folder there.
+            run_dir: std::path::absolute(&self.settings.run_dir)
+                .unwrap_or_else(|_| self.settings.run_dir.clone()),
             exclude_namespaces: self.settings.exclude_namespaces.clone(),
             pod_namespace: self.settings.cluster.pod_namespace.clone(),
             log_level: install.plugin_log_level.clone(),
