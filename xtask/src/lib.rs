@@ -1,6 +1,8 @@
 //! What the repository's chores share with its tests: container images without a container
-//! engine, resource definitions from tables. It knows no cluster and no registry.
+//! engine, of Lateen and of sample applications; resource definitions from tables. It knows no
+//! cluster and no registry.
 
+pub mod apps;
 pub mod crds;
 pub mod images;
 pub mod oci;
