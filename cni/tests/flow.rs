@@ -1,11 +1,13 @@
 //! The plugin and the agent as processes, with sandboxes that are real network namespaces.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod stage;
+
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,15 +15,7 @@ use lateen_testkit::netns::inside;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
+use stage::{CART, Process, call, change, code, message, rules, sandbox, sidecar, verb};
 
 struct Node {
     folder: tempfile::TempDir,
@@ -68,78 +62,6 @@ impl Node {
             "pod_namespace": "istio-system",
             "prevResult": {"cniVersion": "1.1.0", "z": 1, "a": [{"address": "10.0.0.2/24"}]}})
     }
-}
-
-fn sidecar(annotations: &Value) -> Value {
-    let mut annotations = annotations.clone();
-    annotations["sidecar.istio.io/status"] = json!("{}");
-    json!({"metadata": {"name": "cart", "namespace": "shop", "uid": "u-1", "labels": {},
-            "annotations": annotations},
-        "spec": {"initContainers": [{"name": "istio-proxy", "args": ["proxy", "sidecar"]}],
-            "containers": [{"name": "app"}]}})
-}
-
-fn sandbox() -> (Process, String) {
-    let child = Command::new("unshare").args(["--net", "sleep", "60"]).spawn().unwrap();
-    let path = format!("/proc/{}/ns/net", child.id());
-    let process = Process(child);
-    let own = std::fs::read_link("/proc/self/ns/net").unwrap();
-    while std::fs::read_link(&path).is_ok_and(|theirs| theirs == own) {
-        thread::yield_now();
-    }
-    (process, path)
-}
-
-fn rules(netns: &str) -> String {
-    let net = format!("--net={netns}");
-    let listed = Command::new("nsenter").args([&net, "nft", "list", "ruleset"]).output().unwrap();
-    assert!(listed.status.success());
-    String::from_utf8(listed.stdout).unwrap()
-}
-
-fn change(netns: &str, command: &str) {
-    let net = format!("--net={netns}");
-    let done = Command::new("nsenter").arg(net).args(command.split(' ')).status().unwrap();
-    assert!(done.success(), "{command}");
-}
-
-const CART: &str = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart;K8S_POD_UID=u-1";
-
-fn call(env: &[(&str, &str)], stdin: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_lateen-cni"))
-        .env_clear()
-        .envs(env.iter().copied())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A call that fails on its environment does not read all of its input.
-    drop(child.stdin.take().unwrap().write_all(stdin));
-    child.wait_with_output().unwrap()
-}
-
-fn verb(command: &str, netns: &str, args: &str, conf: &Value) -> Output {
-    let env = [
-        ("CNI_COMMAND", command),
-        ("CNI_CONTAINERID", "c1"),
-        ("CNI_NETNS", netns),
-        ("CNI_IFNAME", "eth0"),
-        ("CNI_ARGS", args),
-        ("CNI_PATH", "/opt/cni/bin"),
-    ];
-    call(&env, conf.to_string().as_bytes())
-}
-
-fn code(output: &Output) -> u64 {
-    assert!(!output.status.success());
-    let error: Value = serde_json::from_slice(&output.stdout).expect("an error is JSON");
-    error["code"].as_u64().expect("an error has a code")
-}
-
-fn message(output: &Output) -> String {
-    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
-    error["msg"].as_str().unwrap().to_owned()
 }
 
 #[test]
