@@ -237,21 +237,32 @@ impl Parts {
         work.0.spawn(follow::follow(self.installer(), report, work.1.clone()));
     }
 
-    /// Ends the tasks, and takes the configuration away when this is an uninstall; true when it is.
+    /// Ends the tasks, and takes the configuration away when this is an uninstall; true when the
+    /// program is to follow.
     async fn stop(&self, running: Running) -> bool {
         let Running { work, rest, seen } = running;
         end(work).await;
         let uninstall = self.settings.install.install && self.is_uninstall(*seen.borrow()).await;
-        if uninstall {
-            let installer = self.installer();
-            match tokio::task::spawn_blocking(move || installer.remove_configuration()).await {
-                Ok(Ok(())) => tracing::info!("the configuration is as it was before"),
-                Ok(Err(e)) => tracing::error!("{e}"),
-                Err(e) => tracing::error!("removing the configuration: {e}"),
-            }
-        }
+        let removed = uninstall && self.remove_configuration().await;
         end(rest).await;
-        uninstall
+        removed && !self.settings.install.keep_plugin
+    }
+
+    /// A configuration that names a program that is gone would fail every pod of the node: the
+    /// program goes only after all of it.
+    async fn remove_configuration(&self) -> bool {
+        let installer = self.installer();
+        let removed = tokio::task::spawn_blocking(move || installer.remove_configuration()).await;
+        let problem = match removed {
+            Ok(Ok(())) => {
+                tracing::info!("the configuration is as it was before");
+                return true;
+            }
+            Ok(Err(e)) => e.to_string(),
+            Err(e) => e.to_string(),
+        };
+        tracing::error!("the configuration keeps our entry, so the plugin stays too: {problem}");
+        false
     }
 
     async fn is_uninstall(&self, seen: Seen) -> bool {

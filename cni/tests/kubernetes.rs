@@ -365,6 +365,59 @@ fn an_update_keeps_what_an_uninstall_takes_away() {
 }
 
 #[test]
+fn a_configuration_that_cannot_be_restored_keeps_its_program() {
+    if !inside("a_configuration_that_cannot_be_restored_keeps_its_program") {
+        return;
+    }
+    let mut node = Node::new();
+    let folder = node.path("net.d");
+    let mount = |options: &[&str]| {
+        let done = Command::new("mount").args(options).arg(&folder).status().unwrap();
+        assert!(done.success(), "{options:?}");
+    };
+    mount(&["-t", "tmpfs", "none"]);
+    fs::write(folder.join("10-b.conflist"), LIST).unwrap();
+    node.start(&[]);
+    node.ready();
+    mount(&["-o", "remount,ro"]);
+    node.api.delete(DAEMONSET);
+    node.stop();
+    assert!(node.list().contains("lateen-cni"));
+    assert!(node.path("bin/lateen-cni").exists());
+    let done = Command::new("umount").arg(&folder).status().unwrap();
+    assert!(done.success());
+}
+
+#[test]
+fn a_node_that_takes_no_rules_starts_pods_outside_of_the_mesh_only() {
+    if !inside("a_node_that_takes_no_rules_starts_pods_outside_of_the_mesh_only") {
+        return;
+    }
+    let mut node = Node::new();
+    node.api.put(POD, pod());
+    let (_process, netns) = sandbox();
+    let kept = node.path("netns/cni-1");
+    keep(&netns, &kept);
+    // What the kernel answers to one who may not is what one without nf_tables does: an error.
+    let program =
+        ["setpriv", "--bounding-set=-all,+sys_admin", env!("CARGO_BIN_EXE_lateen-cni-node")];
+    node.agent = Some(Process(node.command(&program).spawn().unwrap()));
+    within("readiness names the kernel", || {
+        let page = page(HEALTH, "/readyz");
+        page.starts_with("HTTP/1.1 503") && page.contains("kernel: ") && page.contains("pods: ok")
+    });
+    let path = kept.to_str().unwrap();
+    let meshed = node.add(path, CART);
+    assert_eq!(code(&meshed), 101, "{meshed:?}");
+    assert_eq!(rules(&netns), "");
+    let mut plain = pod();
+    plain["metadata"]["annotations"] = json!({});
+    node.api.put(POD, plain);
+    within("the pod outside of the mesh starts", || node.add(path, CART).status.success());
+    node.stop();
+}
+
+#[test]
 fn two_capabilities_are_enough() {
     if !inside("two_capabilities_are_enough") {
         return;

@@ -1,7 +1,5 @@
 //! What the tests of plugin and agent have in common: sandboxes, calls of the plugin, answers.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
-// Each test program uses a part of it.
-#![allow(dead_code, clippy::allow_attributes, reason = "a part is used by each program")]
 
 use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
