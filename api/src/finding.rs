@@ -102,13 +102,14 @@ impl Finding {
         Self { object: Some(Box::new(reference.clone())), ..self.within(origin) }
     }
 
-    /// The same finding, at a place in a file.
+    /// The same finding, at a place in a file; what is not from a file has no line.
     #[must_use]
     pub fn within(self, origin: &Origin) -> Self {
+        let place = |number: usize| (number > 0).then_some(number);
         Self {
             file: Some(origin.file.to_string()),
-            document: Some(origin.document),
-            line: Some(origin.line),
+            document: place(origin.document),
+            line: place(origin.line),
             ..self
         }
     }
@@ -155,5 +156,8 @@ mod tests {
             "a.yaml:7: VirtualService shop/cart: spec.hosts: at least one host is needed"
         );
         assert!(finding.is_error());
+        let origin = Origin { file: "cluster".into(), document: 0, line: 0 };
+        let shown = Finding::error("spec.hosts", "none").within(&origin).to_string();
+        assert_eq!(shown, "cluster: spec.hosts: none");
     }
 }

@@ -18,10 +18,19 @@ use crate::strict::Strict;
 pub struct Origin {
     /// File name as given by the reader.
     pub file: Arc<str>,
-    /// Position of the document in the file, from 1.
+    /// Position of the document in the file, from 1; 0 for what is not from a file.
     pub document: usize,
-    /// Line where the document starts, from 1.
+    /// Line where the document starts, from 1; 0 for what is not from a file.
     pub line: usize,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.line {
+            0 => out.write_str(&self.file),
+            line => write!(out, "{}:{line}", self.file),
+        }
+    }
 }
 
 /// One Kubernetes object, body untyped.

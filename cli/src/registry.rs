@@ -60,7 +60,7 @@ impl From {
             (None, None) => anyhow::bail!("name a mesh: --config-dir DIR or --lab NAME"),
         };
         let mut settings = ControlPlane::parse_from(["lateend", "--config-dir", "."]);
-        settings.config_dir = folder;
+        settings.config_dir = Some(folder);
         settings.mesh_config.clone_from(&self.mesh_config);
         settings.cluster_domain.clone_from(&self.cluster_domain);
         Offline::read(&settings).context("the mesh cannot be read")

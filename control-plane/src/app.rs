@@ -1,5 +1,8 @@
 //! Assembly: makes the parts of `lateend` from settings, runs them, and ends them in order.
 //!
+//! Order of the start: the ports are taken and readiness is answered; the objects are read, all of
+//! them; the authority is opened; everything serves; then it is ready.
+//!
 //! Order of the end: readiness is taken back; configuration is no longer followed; the webhook ends
 //! its open admissions; discovery streams are closed, so that proxies turn to another instance; the
 //! gRPC servers end; monitoring ends last. Then every task is waited for.
@@ -9,20 +12,17 @@ pub(crate) mod configuration;
 mod keys;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use lateen_identity::TrustDomain;
 use lateen_identity::tls::{ClientAuth, ClientVerifier, HotBundle, server_config};
 use lateen_webhook::server::{Limits, Webhook};
-use lateen_webhook::stats::Counters;
 use lateen_xds::discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use lateen_xds::istio::ca_server::CertificateServer;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::InterceptorLayer;
@@ -30,14 +30,13 @@ use tonic::transport::Server;
 
 use crate::ca::CertificateService;
 use crate::caller::Callers;
+use crate::cluster::{Cluster, ClusterError};
 use crate::serve::discovery::{Discovery, DiscoveryService};
-use crate::serve::generation::Generation;
 use crate::serve::listen::{bind, incoming, with_peer};
-use crate::serve::metrics::Metrics;
 use crate::serve::monitor::{self, Monitor};
-use crate::serve::proxies::Proxies;
+use crate::serve::readiness::Readiness;
 use crate::settings::Settings;
-use crate::source::{Source, SourceError};
+use crate::source::{Source, SourceError, Watched};
 
 use authority::Authority;
 use configuration::Configuration;
@@ -47,12 +46,20 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long one of the stages of the end may take.
 const STAGE: Duration = Duration::from_secs(6);
 
+/// What readiness calls the servers.
+const SERVERS: &str = "servers";
+/// What readiness calls the mesh configuration.
+const MESH_CONFIGURATION: &str = "mesh configuration";
+
 /// Why the control plane cannot run.
 #[derive(Debug, Error)]
 pub enum AppError {
     /// The configuration directory cannot be followed.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// There is no API server.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// A file given by a flag cannot be used.
     #[error("--{flag} {file}: {reason}")]
     File {
@@ -79,28 +86,27 @@ pub enum AppError {
     },
 }
 
-/// The ports, taken.
+/// The ports of what serves when everything is there, taken.
 #[derive(Debug)]
 struct Listeners {
     plaintext: TcpListener,
     secure: TcpListener,
-    monitoring: TcpListener,
     webhook: TcpListener,
 }
 
 impl Listeners {
     async fn bind(settings: &Settings) -> Result<Self, AppError> {
         let address = settings.listen_address();
-        let take = |address, port| async move {
-            bind(address, port).await.map_err(|source| AppError::Port { port, source })
-        };
         Ok(Self {
             plaintext: take(settings.plaintext_address(), settings.grpc_port).await?,
             secure: take(address, settings.secure_port).await?,
-            monitoring: take(address, settings.monitoring_port).await?,
             webhook: take(address, settings.webhook_port).await?,
         })
     }
+}
+
+async fn take(address: std::net::IpAddr, port: u16) -> Result<TcpListener, AppError> {
+    bind(address, port).await.map_err(|source| AppError::Port { port, source })
 }
 
 /// One stage of the end: what is told to stop together, and what is waited for.
@@ -124,7 +130,9 @@ impl Stage {
 #[derive(Debug)]
 pub struct App {
     monitor: Arc<Monitor>,
-    source: Source,
+    /// The cluster it runs in; `None` where a directory holds the objects.
+    cluster: Option<Cluster>,
+    source: Option<Source>,
     configuration: Stage,
     webhook: Stage,
     discovery: Stage,
@@ -152,47 +160,68 @@ impl App {
     /// # Errors
     /// What cannot be used, with what to do about it.
     pub async fn start(settings: &Settings) -> Result<Self, AppError> {
-        let configuration = Stage::default();
-        let source = Source::follow(&settings.config_dir, configuration.stop.clone()).await?;
-        let (metrics, injections) = (Arc::new(Metrics::default()), Arc::new(Counters::default()));
-        let proxies: Arc<Proxies> = Arc::default();
-        let first = Configuration::read(settings, &source.loads().borrow())?;
+        let cluster = match settings.config_dir {
+            Some(_) => None,
+            None => Some(Cluster::of(settings).await?),
+        };
+        let listeners = Listeners::bind(settings).await?;
+        let pages = take(settings.listen_address(), settings.monitoring_port).await?;
+        let mut app = Self {
+            monitor: Arc::new(monitor()),
+            cluster,
+            source: None,
+            configuration: Stage::default(),
+            webhook: Stage::default(),
+            discovery: Stage::default(),
+            servers: Stage::default(),
+            monitoring: Stage::default(),
+            addresses: addresses(&listeners, &pages),
+        };
+        app.serve_pages(pages);
+        match app.begin(settings, listeners).await {
+            Ok(()) => {
+                app.monitor.readiness.met(SERVERS);
+                Ok(app)
+            }
+            Err(error) => {
+                app.shutdown().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads what there is, then serves.
+    async fn begin(&mut self, settings: &Settings, ports: Listeners) -> Result<(), AppError> {
+        let monitor = Arc::clone(&self.monitor);
+        let (metrics, proxies) = (Arc::clone(&monitor.metrics), Arc::clone(&monitor.proxies));
+        let source = self.follow_objects(settings).await?;
+        let first = first_configuration(settings, source, &monitor.readiness).await?;
+        let loads = source.loads();
         let trust_domain = TrustDomain::parse(first.trust_domain())
             .map_err(|error| AppError::Setting(error.to_string()))?;
-        let listeners = Listeners::bind(settings).await?;
         let authority = Authority::open(settings, &trust_domain, &metrics).await?;
         let callers = Arc::new(Callers::new(trust_domain.clone()));
-        let injector = Arc::new(ArcSwap::from_pointee(first.injector(&source.loads().borrow())));
+        let injector = Arc::new(ArcSwap::from_pointee(first.injector(&loads.borrow())));
         let follow = configuration::Follow {
             proxies: Arc::clone(&proxies),
             settings: settings.clone(),
-            loads: source.loads(),
+            loads,
             injector: Arc::clone(&injector),
             roots: authority.ca.roots_pem().to_owned(),
             metrics: Arc::clone(&metrics),
         };
         let (follower, generations) = follow.begin(first).await;
-        configuration.tasks.spawn(follower.run(configuration.stop.clone()));
-        configuration.tasks.spawn(authority.rotation(configuration.stop.clone()));
-        follow_keys(settings, &callers, &configuration)?;
-        let (pages, counters) = (generations.clone(), Arc::clone(&injections));
-        let monitor = monitor(&metrics, counters, &proxies, pages);
-        let app = Self {
-            monitor,
-            source,
-            configuration,
-            webhook: Stage::default(),
-            discovery: Stage::default(),
-            servers: Stage::default(),
-            monitoring: Stage::default(),
-            addresses: addresses(&listeners),
-        };
+        let stop = self.configuration.stop.clone();
+        self.configuration.tasks.spawn(follower.run(stop.clone()));
+        self.configuration.tasks.spawn(authority.rotation(stop));
+        follow_keys(settings, &callers, &self.configuration)?;
+        let _first = monitor.generations.set(generations.clone());
         let discovery = Arc::new(Discovery::new(
             generations,
             proxies,
             Arc::clone(&metrics),
-            app.discovery.tasks.clone(),
-            app.discovery.stop.clone(),
+            self.discovery.tasks.clone(),
+            self.discovery.stop.clone(),
         ));
         let certificates = Arc::new(CertificateService::new(
             Arc::clone(&authority.ca),
@@ -201,12 +230,31 @@ impl App {
             settings.max_cert_ttl,
             metrics,
         ));
-        let (counters, limits) = (injections, Limits::default());
+        let (counters, limits) = (Arc::clone(&monitor.injections), Limits::default());
         let webhook = Webhook { injector, counters, limits };
         let services = Services { discovery, certificates, callers, webhook };
-        app.serve(listeners, services, &authority, trust_domain)?;
-        app.monitor.ready.store(true, Ordering::Relaxed);
-        Ok(app)
+        self.serve(ports, services, &authority, trust_domain)
+    }
+
+    /// Follows the objects of the cluster, or those of a directory.
+    async fn follow_objects(&mut self, settings: &Settings) -> Result<&Source, AppError> {
+        let stop = self.configuration.stop.clone();
+        let source = match (&self.cluster, &settings.config_dir) {
+            (None, Some(folder)) => Source::follow(folder, stop).await?,
+            (Some(cluster), _) => {
+                let names = ["istio", "istio-sidecar-injector"].map(|name| settings.revised(name));
+                let Monitor { readiness, metrics, .. } = &*self.monitor;
+                let watched = Watched {
+                    cluster: cluster.clone(),
+                    config_maps: names.into(),
+                    readiness: Arc::clone(readiness),
+                    metrics: Arc::clone(metrics),
+                };
+                Source::watch(watched, stop)
+            }
+            (None, None) => return Err(AppError::Setting("there are no objects".to_owned())),
+        };
+        Ok(self.source.insert(source))
     }
 
     /// Where it listens.
@@ -217,9 +265,11 @@ impl App {
 
     /// Ends everything, in order.
     pub async fn shutdown(self) {
-        self.monitor.ready.store(false, Ordering::Relaxed);
+        self.monitor.readiness.waits(SERVERS, "lateend ends");
         self.configuration.end("configuration").await;
-        self.source.stopped().await;
+        if let Some(source) = self.source {
+            source.stopped().await;
+        }
         self.webhook.end("webhook").await;
         self.discovery.end("discovery").await;
         self.servers.end("gRPC servers").await;
@@ -271,7 +321,6 @@ impl App {
             report("gRPC", server.serve_with_incoming_shutdown(tls, stop.cancelled_owned()).await);
         });
         self.serve_webhook(listeners.webhook, injection, webhook);
-        self.serve_pages(listeners.monitoring);
         Ok(())
     }
 
@@ -290,14 +339,41 @@ impl App {
     }
 }
 
-fn monitor(
-    metrics: &Arc<Metrics>,
-    injections: Arc<Counters>,
-    proxies: &Arc<Proxies>,
-    generations: watch::Receiver<Arc<Generation>>,
-) -> Arc<Monitor> {
-    let (metrics, proxies) = (Arc::clone(metrics), Arc::clone(proxies));
-    Arc::new(Monitor { ready: false.into(), metrics, injections, proxies, generations })
+fn monitor() -> Monitor {
+    Monitor {
+        readiness: Arc::new(Readiness::new(SERVERS, "starting")),
+        metrics: Arc::default(),
+        injections: Arc::default(),
+        proxies: Arc::default(),
+        generations: OnceLock::new(),
+    }
+}
+
+/// The first configuration that can be used. In a cluster it is waited for: who repairs it must not
+/// have to start us again.
+async fn first_configuration(
+    settings: &Settings,
+    source: &Source,
+    readiness: &Readiness,
+) -> Result<Configuration, AppError> {
+    source.listed().await;
+    let mut loads = source.loads();
+    loop {
+        let load = Arc::clone(&loads.borrow_and_update());
+        match Configuration::read(settings, &load) {
+            Err(error) if settings.config_dir.is_none() => {
+                tracing::error!(%error, "waiting for a mesh configuration that can be used");
+                readiness.waits(MESH_CONFIGURATION, error.to_string());
+            }
+            result => {
+                readiness.met(MESH_CONFIGURATION);
+                return result;
+            }
+        }
+        if loads.changed().await.is_err() {
+            return Err(AppError::Setting("the objects are no longer followed".to_owned()));
+        }
+    }
 }
 
 /// What is served.
@@ -316,11 +392,11 @@ fn follow_keys(settings: &Settings, callers: &Arc<Callers>, stage: &Stage) -> Re
     Ok(())
 }
 
-fn addresses(listeners: &Listeners) -> Addresses {
+fn addresses(listeners: &Listeners, pages: &TcpListener) -> Addresses {
     Addresses {
         plaintext: listeners.plaintext.local_addr().ok(),
         secure: listeners.secure.local_addr().ok(),
-        monitoring: listeners.monitoring.local_addr().ok(),
+        monitoring: pages.local_addr().ok(),
         webhook: listeners.webhook.local_addr().ok(),
     }
 }

@@ -25,12 +25,19 @@ fn main() -> anyhow::Result<()> {
 async fn run(settings: &Settings) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be awaited")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be awaited")?;
-    let app = App::start(settings).await?;
+    let mut signalled = std::pin::pin!(async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    });
+    // What is waited for at the start may never come.
+    let app = tokio::select! {
+        app = App::start(settings) => app?,
+        () = &mut signalled => return Ok(()),
+    };
     tracing::info!(addresses = ?app.addresses(), "lateend serves");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    signalled.await;
     tracing::info!("lateend ends");
     app.shutdown().await;
     Ok(())

@@ -27,7 +27,10 @@ impl Offline {
     /// What cannot be read or used, with its name. Objects that are refused are no error: they are
     /// among the findings.
     pub fn read(settings: &Settings) -> Result<Self, AppError> {
-        let load = read_once(&settings.config_dir)?;
+        let folder = settings.config_dir.as_deref().ok_or_else(|| {
+            AppError::Setting("only a directory can be read once: give --config-dir DIR".to_owned())
+        })?;
+        let load = read_once(folder)?;
         let configuration = Configuration::read(settings, &load)?;
         let model = Model::new(&load.objects, configuration.mesh(), settings);
         let mut findings = load.findings;

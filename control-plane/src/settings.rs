@@ -10,11 +10,24 @@ use clap::Parser;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "lateend", version, about, max_term_width = 100)]
 pub struct Settings {
-    /// Directory with the mesh's objects: any Kubernetes YAML or JSON below it; watched
+    /// Directory with the mesh's objects: any Kubernetes YAML or JSON below it; watched.
+    /// Without it they are those of the API server
     #[arg(long, value_name = "DIR")]
-    pub config_dir: PathBuf,
+    pub config_dir: Option<PathBuf>,
 
-    /// Mesh configuration; else key `mesh` of the ConfigMap `istio` in istio-system
+    /// How to reach the API server; else $KUBECONFIG, else the service account of this pod
+    #[arg(long, value_name = "FILE", conflicts_with = "config_dir")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Namespace of this control plane
+    #[arg(long, env = "POD_NAMESPACE", default_value = "istio-system", value_name = "NAME")]
+    pub namespace: String,
+
+    /// Pod of this control plane; without it a name is made up
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pub pod_name: Option<String>,
+
+    /// Mesh configuration; else key `mesh` of the ConfigMap `istio` in this namespace
     #[arg(long, value_name = "FILE")]
     pub mesh_config: Option<PathBuf>,
 
@@ -84,6 +97,15 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Name of an object of this revision in our namespace, such as `istio` or `istio-canary`.
+    #[must_use]
+    pub fn revised(&self, name: &str) -> String {
+        match self.revision.as_str() {
+            "" | "default" => name.to_owned(),
+            revision => format!("{name}-{revision}"),
+        }
+    }
+
     /// Where TLS discovery, monitoring and the webhook listen.
     #[must_use]
     pub fn listen_address(&self) -> IpAddr {
@@ -115,5 +137,20 @@ mod tests {
         assert!(settings.plaintext_address().is_loopback());
         assert!(settings.listen_address().is_unspecified());
         assert_eq!(settings.max_cert_ttl, Duration::from_secs(86_400));
+    }
+
+    #[test]
+    fn objects_of_a_revision_carry_its_name() {
+        let named = |revision: &str| {
+            Settings::parse_from(["lateend", "--revision", revision]).revised("istio")
+        };
+        assert_eq!(named("default"), "istio");
+        assert_eq!(named("canary"), "istio-canary");
+    }
+
+    #[test]
+    fn objects_come_from_one_place() {
+        let both = ["lateend", "--config-dir", "x", "--kubeconfig", "y"];
+        assert!(Settings::try_parse_from(both).is_err());
     }
 }

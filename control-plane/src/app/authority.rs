@@ -85,13 +85,13 @@ fn names(settings: &Settings) -> Vec<String> {
     if settings.revision != "default" {
         services.push(format!("istiod-{}", settings.revision));
     }
-    let domain = &settings.cluster_domain;
+    let (namespace, domain) = (&settings.namespace, &settings.cluster_domain);
     let all = services.iter().flat_map(|name| {
         [
             name.clone(),
-            format!("{name}.istio-system"),
-            format!("{name}.istio-system.svc"),
-            format!("{name}.istio-system.svc.{domain}"),
+            format!("{name}.{namespace}"),
+            format!("{name}.{namespace}.svc"),
+            format!("{name}.{namespace}.svc.{domain}"),
         ]
     });
     all.collect()

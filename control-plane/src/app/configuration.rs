@@ -2,7 +2,7 @@
 //! published.
 //!
 //! Mesh configuration and injection values come from files named by flags, else from the
-//! ConfigMaps of Istio in the configuration directory, else they are the defaults. What cannot be
+//! ConfigMaps of Istio among the objects in force, else they are the defaults. What cannot be
 //! used is said, and what was in force before stays.
 
 use std::collections::{BTreeMap, HashSet};
@@ -30,9 +30,6 @@ use crate::serve::proxies::Proxies;
 use crate::settings::Settings;
 use crate::source::{Load, Objects};
 
-/// Namespace of Istio's ConfigMaps.
-const SYSTEM: &str = "istio-system";
-
 /// Settings of the mesh and of injection, as read.
 #[derive(Debug, Clone)]
 pub(crate) struct Configuration {
@@ -48,9 +45,14 @@ impl Configuration {
     /// When a file cannot be read, or what is given cannot be used.
     pub(crate) fn read(settings: &Settings, load: &Load) -> Result<Self, AppError> {
         let objects = &load.objects;
-        let mesh = Given::of("mesh-config", settings.mesh_config.as_deref(), objects, "mesh")?;
-        let values =
-            Given::of("injection-values", settings.injection_values.as_deref(), objects, "values")?;
+        let mesh = match settings.mesh_config.as_deref() {
+            Some(file) => Some(Given::file("mesh-config", file)?),
+            None => Given::object(settings, objects, ("istio", "mesh")),
+        };
+        let values = match settings.injection_values.as_deref() {
+            Some(file) => Some(Given::file("injection-values", file)?),
+            None => Given::object(settings, objects, ("istio-sidecar-injector", "values")),
+        };
         let config = match &mesh {
             Some(given) => MeshConfig::parse(&given.file, &given.text)
                 .map_err(|finding| AppError::Setting(finding.to_string()))?,
@@ -111,23 +113,20 @@ struct Given {
 }
 
 impl Given {
-    /// The file of a flag, else a key of a ConfigMap.
-    fn of(
-        flag: &'static str,
-        file: Option<&Path>,
-        objects: &Objects,
-        key: &str,
-    ) -> Result<Option<Self>, AppError> {
-        if let Some(path) = file {
-            let file = path.display().to_string();
-            return match std::fs::read_to_string(path) {
-                Ok(text) => Ok(Some(Self { file, text })),
-                Err(error) => Err(AppError::File { flag, file, reason: error.to_string() }),
-            };
+    /// The file of a flag.
+    fn file(flag: &'static str, path: &Path) -> Result<Self, AppError> {
+        let file = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Self { file, text }),
+            Err(error) => Err(AppError::File { flag, file, reason: error.to_string() }),
         }
-        let name = if key == "mesh" { "istio" } else { "istio-sidecar-injector" };
-        let found = objects.config_text(SYSTEM, name, key);
-        Ok(found.map(|(text, file)| Self { file: file.to_owned(), text: text.to_owned() }))
+    }
+
+    /// A key of a ConfigMap of this revision.
+    fn object(settings: &Settings, objects: &Objects, (name, key): (&str, &str)) -> Option<Self> {
+        let (text, file) =
+            objects.config_text(&settings.namespace, &settings.revised(name), key)?;
+        Some(Self { file: file.to_owned(), text: text.to_owned() })
     }
 
     fn value(&self) -> Result<Value, AppError> {

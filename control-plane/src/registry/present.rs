@@ -31,7 +31,7 @@ pub struct Row {
     pub endpoints: Vec<EndpointRow>,
     /// Kind, namespace and name of the object that defines it.
     pub defined_by: String,
-    /// File and line of that object.
+    /// Where that object was read: file and line, or the cluster.
     pub source: String,
 }
 
@@ -90,7 +90,7 @@ fn row(one: &Registered, port: &ServicePort) -> Row {
         protocol: port.protocol.as_str(),
         endpoints: port.endpoints.iter().map(endpoint).collect(),
         defined_by: one.object.to_string(),
-        source: format!("{}:{}", one.origin.file, one.origin.line),
+        source: one.origin.to_string(),
     }
 }
 

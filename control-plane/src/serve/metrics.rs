@@ -20,6 +20,12 @@ pub struct ResourceType {
     pub r#type: String,
 }
 
+/// Label `topic`: what is followed at an API server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Topic {
+    topic: String,
+}
+
 /// Label `version`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Version {
@@ -53,6 +59,8 @@ pub struct Metrics {
     pub empty_services: Gauge,
     /// Findings of severity error in force.
     pub config_errors: Gauge,
+    /// What cannot be followed at the API server, by topic.
+    unfollowed: Family<Topic, Gauge>,
     /// Seconds from a change of the snapshot to the last response of a proxy.
     pub convergence: Histogram,
     /// Seconds to make the resources of one kind of proxy.
@@ -90,6 +98,7 @@ impl Default for Metrics {
             services: Gauge::default(),
             empty_services: Gauge::default(),
             config_errors: Gauge::default(),
+            unfollowed: Family::default(),
             convergence: histogram(),
             generation_time: histogram(),
             internal_errors: Count::default(),
@@ -121,6 +130,12 @@ impl Metrics {
         }
     }
 
+    /// Says whether what is followed at the API server cannot be followed now.
+    pub fn set_unfollowed(&self, topic: &str, unfollowed: bool) {
+        let topic = Topic { topic: topic.to_owned() };
+        self.unfollowed.get_or_create(&topic).set(unfollowed.into());
+    }
+
     fn register_discovery(&self) {
         let mut registry = self.registry.lock();
         let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -143,6 +158,8 @@ impl Metrics {
         registry.register("pilot_eds_no_instances", "Services without endpoints", empty);
         let refused = self.config_errors.clone();
         registry.register("lateen_config_errors", "Objects refused", refused);
+        let help = "What cannot be followed at the API server now";
+        registry.register("lateen_unfollowed", help, self.unfollowed.clone());
         let convergence = self.convergence.clone();
         let help = "Seconds from a change to the last response of a proxy";
         registry.register("pilot_proxy_convergence_time", help, convergence);

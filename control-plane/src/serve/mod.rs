@@ -10,4 +10,5 @@ pub mod listen;
 pub mod metrics;
 pub mod monitor;
 pub mod proxies;
+pub mod readiness;
 pub mod stream;

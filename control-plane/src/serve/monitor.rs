@@ -4,8 +4,7 @@
 //! callers on this machine (a port forwarded by `kubectl` is one).
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use super::generation::Generation;
 use super::metrics::Metrics;
 use super::proxies::Proxies;
+use super::readiness::Readiness;
 use super::stream::{TYPES, short_name};
 
 /// Connections at once.
@@ -38,15 +38,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Monitor {
     /// Whether everything serves.
-    pub ready: AtomicBool,
+    pub readiness: Arc<Readiness>,
     /// Metrics of the control plane.
     pub metrics: Arc<Metrics>,
     /// Metrics of the webhook.
     pub injections: Arc<Counters>,
     /// Connected proxies.
     pub proxies: Arc<Proxies>,
-    /// The state of the mesh.
-    pub generations: watch::Receiver<Arc<Generation>>,
+    /// The state of the mesh, once there is one.
+    pub generations: OnceLock<watch::Receiver<Arc<Generation>>>,
 }
 
 /// An answer.
@@ -71,8 +71,13 @@ impl Monitor {
     /// The answer to `GET path?query`.
     fn page(&self, path: &str, query: &str, local: bool) -> Page {
         match path {
-            "/ready" if self.ready.load(Ordering::Relaxed) => Page::text(StatusCode::OK, "ready\n"),
-            "/ready" => Page::text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            "/ready" => match self.readiness.missing() {
+                None => Page::text(StatusCode::OK, format!("ready\n{}", self.readiness.remarks())),
+                Some(text) => {
+                    let body = format!("not ready\n{text}");
+                    Page::text(StatusCode::SERVICE_UNAVAILABLE, body)
+                }
+            },
             "/metrics" => Page {
                 status: StatusCode::OK,
                 kind: "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -90,7 +95,13 @@ impl Monitor {
     }
 
     fn debug(&self, path: &str, query: &str) -> Page {
-        let generation = Arc::clone(&self.generations.borrow());
+        let Some(generations) = self.generations.get() else {
+            return Page::text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no configuration is in force yet\n",
+            );
+        };
+        let generation = Arc::clone(&generations.borrow());
         match path {
             "/debug/registryz" => Page::json(&generation.mesh.registry()),
             "/debug/syncz" => Page::json(&json!(self.proxies.all())),
@@ -185,13 +196,12 @@ fn respond<B>(monitor: &Monitor, request: &Request<B>, local: bool) -> Response<
 
 #[cfg(test)]
 mod tests {
-    use super::{Monitor, Page};
+    use super::{Monitor, Page, Readiness};
     use crate::serve::generation::Generation;
     use crate::serve::generation::tests::Empty;
     use crate::serve::proxies::ProxyStatus;
     use http::StatusCode;
     use std::sync::Arc;
-    use std::sync::atomic::Ordering;
     use std::time::Instant;
     use tokio::sync::watch;
 
@@ -199,19 +209,21 @@ mod tests {
         let generation = Generation::new(7, Arc::new(Empty::default()), Instant::now());
         let (_, generations) = watch::channel(Arc::new(generation));
         Monitor {
-            ready: false.into(),
+            readiness: Arc::new(Readiness::new("servers", "starting")),
             metrics: Arc::default(),
             injections: Arc::default(),
             proxies: Arc::default(),
-            generations,
+            generations: generations.into(),
         }
     }
 
     #[test]
     fn readiness_is_honest() {
         let monitor = monitor();
-        assert_eq!(monitor.page("/ready", "", false).status, StatusCode::SERVICE_UNAVAILABLE);
-        monitor.ready.store(true, Ordering::Relaxed);
+        let page = monitor.page("/ready", "", false);
+        assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(page.body, "not ready\nservers: starting\n");
+        monitor.readiness.met("servers");
         assert_eq!(monitor.page("/ready", "", false).status, StatusCode::OK);
     }
 

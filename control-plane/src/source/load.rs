@@ -171,7 +171,7 @@ fn key(object: &Object) -> Key {
 }
 
 /// Checks an object and gives its typed form; `None` when it is refused.
-fn accept(mut object: Object, findings: &mut Vec<Finding>) -> Option<(Origin, Item)> {
+pub(super) fn accept(mut object: Object, findings: &mut Vec<Finding>) -> Option<(Origin, Item)> {
     let cluster_wide = CLUSTER_WIDE.contains(&(object.group(), object.kind.as_str()));
     if object.metadata.namespace.is_none() && !cluster_wide {
         object.metadata.namespace = Some("default".to_owned());

@@ -11,10 +11,10 @@ use std::time::Duration;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::Source;
 use super::files::Reader;
 use super::load::{Load, State};
 
@@ -38,13 +38,6 @@ pub enum SourceError {
     },
 }
 
-/// A directory that is followed. Dropping it stops following.
-#[derive(Debug)]
-pub struct Source {
-    loads: watch::Receiver<Arc<Load>>,
-    task: JoinHandle<()>,
-}
-
 impl Source {
     /// Reads `folder` once and goes on following it until `stop`.
     ///
@@ -59,27 +52,10 @@ impl Source {
         let (follower, load) = follower.pass().await;
         let load = load.map_err(|source| SourceError::Read { folder, source })?;
         let (send, loads) = watch::channel(Arc::new(load));
+        let listed = CancellationToken::new();
+        listed.cancel();
         let task = tokio::spawn(follow(follower, events, send, stop, watcher));
-        Ok(Self { loads, task })
-    }
-
-    /// What is in force, now and after each change.
-    #[must_use]
-    pub fn loads(&self) -> watch::Receiver<Arc<Load>> {
-        self.loads.clone()
-    }
-
-    /// Waits for the end after `stop` was cancelled.
-    pub async fn stopped(mut self) {
-        if let Err(error) = (&mut self.task).await {
-            tracing::error!(%error, "following the configuration directory ended abnormally");
-        }
-    }
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        self.task.abort();
+        Ok(Self::new(loads, listed, task))
     }
 }
 
@@ -192,7 +168,7 @@ fn publish(send: &watch::Sender<Arc<Load>>, load: Load) {
 
 #[cfg(test)]
 mod tests {
-    use super::Source;
+    use super::super::Source;
     use std::path::Path;
     use std::time::Duration;
     use tokio::time::timeout;
