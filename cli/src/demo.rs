@@ -3,9 +3,6 @@
 
 mod control_plane;
 mod joining;
-mod metrics;
-mod packets;
-mod report;
 mod security;
 mod stage;
 mod traffic;
@@ -17,7 +14,7 @@ use std::time::Instant;
 
 use clap::Args;
 
-use report::{Claim, Report};
+use lateen_cli::claims::{Claim, Report};
 use stage::Stage;
 
 /// The shop's manifests: they know nothing of a mesh.

@@ -3,6 +3,7 @@
 //! Pods run as processes in namespaces: a [`kubelet`] on a [`node`]. [`echo`] is the sample application.
 
 pub mod api_server;
+pub mod capture;
 pub mod client;
 mod clock;
 pub mod daemon;

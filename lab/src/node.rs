@@ -2,7 +2,6 @@
 //!
 //! Must not know pods, nor who wants them.
 
-mod capture;
 mod enter;
 pub(crate) mod network;
 mod reap;
@@ -18,6 +17,8 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::capture;
 
 /// The bridge of the node.
 pub const BRIDGE: &str = "lab0";
@@ -176,8 +177,10 @@ impl Node {
     /// When packets cannot be seen or the file not be written.
     pub async fn capture(&self, time: Duration, file: OwnedFd) -> Result<u64, NodeError> {
         let stop = self.stop.clone();
-        let work = tokio::task::spawn_blocking(move || capture::record(time, file, &stop));
-        work.await.map_err(|e| NodeError(format!("capture: {e}")))?
+        let work =
+            tokio::task::spawn_blocking(move || capture::record(Some(BRIDGE), time, file, &stop));
+        let frames = work.await.map_err(|e| NodeError(format!("capture: {e}")))?;
+        frames.map_err(|e| NodeError(e.to_string()))
     }
 
     /// Takes everything down. Pods must have ended.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use lateen_cli::packets;
 use lateen_lab::echo::Report;
 
-use super::packets;
 use super::stage::Stage;
 use super::traffic::CATALOG;
 

@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
+use lateen_cli::metrics;
 use lateen_lab::echo::Report;
 
-use super::metrics;
 use super::stage::Stage;
 
 /// Address of the service that has two versions.

@@ -1,10 +1,12 @@
 //! `lateen-echo`: the sample application and its client.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use lateen_lab::capture;
 use lateen_lab::echo::client::{self, Call};
 use lateen_lab::echo::load::{self, Load};
 use lateen_lab::echo::{Persona, serve};
@@ -40,6 +42,13 @@ enum Command {
         #[arg(long, default_value = "hello")]
         send: String,
     },
+    /// Record what passes the interfaces of this network namespace, as a pcap file on standard
+    /// output; needs CAP_NET_RAW.
+    Capture {
+        /// How long.
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+    },
 }
 
 #[derive(Args)]
@@ -68,6 +77,7 @@ struct ServeArgs {
 }
 
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 struct GetArgs {
     /// http://HOST[:PORT]/PATH.
     url: String,
@@ -101,6 +111,12 @@ struct GetArgs {
     /// POST the body as one gRPC message.
     #[arg(long)]
     grpc: bool,
+    /// Stop sending when standard input ends.
+    #[arg(long)]
+    until_eof: bool,
+    /// End with a failure where a request has no answer, or one with status 400 or above.
+    #[arg(long)]
+    fail: bool,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -117,6 +133,14 @@ fn main() -> anyhow::Result<()> {
             }
             Command::Ws { url, send } => {
                 println!("{}", client::web_socket(&url, &send).await?);
+                Ok(())
+            }
+            Command::Capture { seconds } => {
+                let out = std::io::stdout().as_fd().try_clone_to_owned()?;
+                let time = Duration::from_secs_f64(seconds);
+                let record = move || capture::record(None, time, out, &CancellationToken::new());
+                let frames = tokio::task::spawn_blocking(record).await??;
+                eprintln!("{frames} frames");
                 Ok(())
             }
         }
@@ -162,7 +186,21 @@ async fn get(args: GetArgs) -> anyhow::Result<()> {
         pause: Duration::from_millis(args.pause_ms),
         timeout: Duration::from_millis(args.timeout_ms),
     };
-    let summary = load::run(call, load).await;
+    let stop = CancellationToken::new();
+    if args.until_eof {
+        let ended = stop.clone().drop_guard();
+        // Ends with its input or with the process; nothing waits for it.
+        drop(std::thread::spawn(move || {
+            let read = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            drop((read, ended));
+        }));
+    }
+    let summary = load::run(call, load, &stop).await;
     println!("{}", serde_json::to_string(&summary)?);
+    let refused: u64 = summary.status.range(400..).map(|(_, count)| count).sum();
+    let bad = summary.failed + refused;
+    if args.fail && bad > 0 {
+        bail!("{bad} of {} requests failed", summary.requests);
+    }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::Report;
 use super::client::{Answer, Call, ClientError, Connection};
@@ -139,13 +140,15 @@ impl Summary {
     }
 }
 
-/// Sends `call` again and again, with one connection for each unit of concurrency.
-pub async fn run(call: Call, load: Load) -> Summary {
+/// Sends `call` again and again until all is sent or `stop`, with one connection for each unit of
+/// concurrency.
+pub async fn run(call: Call, load: Load, stop: &CancellationToken) -> Summary {
     let started = Instant::now();
     let sent = Arc::new(AtomicU64::new(0));
     let mut senders = JoinSet::new();
     for _ in 0..load.concurrency.max(1) {
-        senders.spawn(send(call.clone(), load, Arc::clone(&sent), started));
+        let more = More { load, sent: Arc::clone(&sent), started, stop: stop.clone() };
+        senders.spawn(send(call.clone(), more));
     }
     let mut summary = Summary::default();
     while let Some(part) = senders.join_next().await {
@@ -155,11 +158,29 @@ pub async fn run(call: Call, load: Load) -> Summary {
     summary
 }
 
-async fn send(call: Call, load: Load, sent: Arc<AtomicU64>, started: Instant) -> Summary {
+/// Whether there is more to send: one question for all connections.
+struct More {
+    load: Load,
+    sent: Arc<AtomicU64>,
+    started: Instant,
+    stop: CancellationToken,
+}
+
+impl More {
+    fn take(&self) -> bool {
+        let sent = self.sent.fetch_add(1, Ordering::Relaxed);
+        let more = self.load.count == 0 || sent < self.load.count;
+        let in_time = self.load.seconds.is_none_or(|limit| self.started.elapsed() < limit);
+        more && in_time && !self.stop.is_cancelled()
+    }
+}
+
+async fn send(call: Call, more: More) -> Summary {
+    let load = more.load;
     let mut summary = Summary::default();
     let mut connection: Option<Connection> = None;
     let mut last = None;
-    while within(load, started, sent.fetch_add(1, Ordering::Relaxed)) {
+    while more.take() {
         summary.requests += 1;
         let begun = Instant::now();
         let exchange = one(&mut connection, &call);
@@ -183,11 +204,6 @@ async fn send(call: Call, load: Load, sent: Arc<AtomicU64>, started: Instant) ->
         summary.remember(&answer);
     }
     summary
-}
-
-fn within(load: Load, started: Instant, sent: u64) -> bool {
-    let more = load.count == 0 || sent < load.count;
-    more && load.seconds.is_none_or(|limit| started.elapsed() < limit)
 }
 
 /// Sends on the connection that is open, or on a new one where the server has closed it.

@@ -14,17 +14,18 @@ const PROTOCOL_TCP: u8 = 6;
 
 /// What a capture shows of the TCP traffic of some addresses.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub struct Seen {
     /// TCP segments with data.
-    pub(crate) segments: usize,
+    pub segments: usize,
     /// Segments that begin with a TLS record header.
-    pub(crate) tls_records: usize,
+    pub tls_records: usize,
     /// Segments that hold the text that must not be seen.
-    pub(crate) leaks: usize,
+    pub leaks: usize,
 }
 
 /// Looks through the pcap file `capture` for TCP data from or to `addresses`, and for `secret`.
-pub(crate) fn look(capture: &[u8], addresses: &[IpAddr], secret: &[u8]) -> Seen {
+#[must_use]
+pub fn look(capture: &[u8], addresses: &[IpAddr], secret: &[u8]) -> Seen {
     let mut seen = Seen::default();
     let mut rest = capture.get(FILE_HEADER..).unwrap_or_default();
     while let Some((packet, after)) = next(rest) {

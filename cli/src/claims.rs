@@ -11,20 +11,21 @@ const WIDTH: u16 = 110;
 
 /// Something the mesh is said to do, and whether it was seen to do it.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Claim {
+pub struct Claim {
     /// Short name, stable.
-    pub(crate) id: &'static str,
+    pub id: &'static str,
     /// What is claimed.
-    pub(crate) claim: &'static str,
+    pub claim: &'static str,
     /// Whether it held.
-    pub(crate) ok: bool,
+    pub ok: bool,
     /// What was seen.
-    pub(crate) measured: String,
+    pub measured: String,
 }
 
 impl Claim {
     /// A claim with what was seen, or with why nothing could be seen.
-    pub(crate) fn from_look(
+    #[must_use]
+    pub fn from_look(
         id: &'static str,
         claim: &'static str,
         look: anyhow::Result<(bool, String)>,
@@ -36,21 +37,23 @@ impl Claim {
 
 /// All claims of one run.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct Report {
+pub struct Report {
     /// In the order they were looked at.
-    pub(crate) claims: Vec<Claim>,
+    pub claims: Vec<Claim>,
     /// Duration of the whole run.
-    pub(crate) seconds: f64,
+    pub seconds: f64,
 }
 
 impl Report {
     /// Whether every claim held, and there was one.
-    pub(crate) fn holds(&self) -> bool {
+    #[must_use]
+    pub fn holds(&self) -> bool {
         !self.claims.is_empty() && self.claims.iter().all(|claim| claim.ok)
     }
 
     /// The claims as a table.
-    pub(crate) fn table(&self) -> String {
+    #[must_use]
+    pub fn table(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED);
         table.set_content_arrangement(ContentArrangement::Dynamic);
@@ -64,7 +67,10 @@ impl Report {
     }
 
     /// Writes the claims as JSON.
-    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(self)?;
         std::fs::write(path, text + "\n")
             .with_context(|| format!("the report cannot be written to {}", path.display()))

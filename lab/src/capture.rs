@@ -1,6 +1,7 @@
-//! Records the frames of the bridge as a pcap file.
+//! Records the frames of a network namespace as a pcap file.
 //!
-//! Each frame once: those of pods where they come in, those of the node where they leave it.
+//! Of a bridge each frame once: those of pods where they come in, those of the node where they
+//! leave it. Must not know pods.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -15,7 +16,10 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 use tokio_util::sync::CancellationToken;
 
-use super::{BRIDGE, NodeError};
+/// Frames cannot be recorded.
+#[derive(Debug, thiserror::Error)]
+#[error("capture: {0}")]
+pub struct CaptureError(String);
 
 /// Longest frame: segments are joined up to this before they cross a virtual interface.
 const FRAME_BYTES: usize = 1 << 17;
@@ -24,14 +28,20 @@ const LOOPBACK: usize = 1;
 const OUTGOING: u8 = 4;
 const TICK: TimeVal = TimeVal::new(0, 50_000);
 
-/// Records for `time`, or until told to stop; gives the frames.
-pub(super) fn record(
+/// Records for `time`, or until told to stop; gives the number of frames. With a `bridge` a frame
+/// that crosses it counts once, without one it counts at every interface.
+///
+/// # Errors
+/// When there is no such bridge, packets may not be seen, or the file does not take them.
+pub fn record(
+    bridge: Option<&str>,
     time: Duration,
     file: OwnedFd,
     stop: &CancellationToken,
-) -> Result<u64, NodeError> {
-    let failed = |e: &dyn std::fmt::Display| NodeError(format!("capture: {e}"));
-    let bridge = if_nametoindex(BRIDGE).map_err(|e| failed(&e))? as usize;
+) -> Result<u64, CaptureError> {
+    let failed = |e: &dyn std::fmt::Display| CaptureError(e.to_string());
+    let bridge = bridge.map(if_nametoindex).transpose().map_err(|e| failed(&e))?;
+    let bridge = bridge.map(|index| index as usize);
     let socket =
         socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
             .map_err(|e| failed(&e))?;
@@ -61,8 +71,8 @@ pub(super) fn record(
 }
 
 /// Whether a frame seen at an interface is one to record.
-fn counts(interface: usize, kind: u8, bridge: usize) -> bool {
-    interface != LOOPBACK && (interface == bridge) == (kind == OUTGOING)
+fn counts(interface: usize, kind: u8, bridge: Option<usize>) -> bool {
+    interface != LOOPBACK && bridge.is_none_or(|it| (interface == it) == (kind == OUTGOING))
 }
 
 /// Little endian, microseconds, Ethernet.
@@ -84,12 +94,13 @@ mod tests {
 
     #[test]
     fn each_frame_counts_once() {
-        let (bridge, pod) = (2, 3);
+        let (bridge, pod) = (Some(2), 3);
         assert!(counts(pod, 3, bridge), "from a pod to another");
         assert!(!counts(pod, OUTGOING, bridge), "the same frame, at the other pod");
-        assert!(!counts(bridge, 0, bridge), "to the node: seen at the pod");
-        assert!(counts(bridge, OUTGOING, bridge), "from the node");
+        assert!(!counts(2, 0, bridge), "to the node: seen at the pod");
+        assert!(counts(2, OUTGOING, bridge), "from the node");
         assert!(!counts(1, 0, bridge) && !counts(1, OUTGOING, bridge), "loopback");
+        assert!(counts(pod, OUTGOING, None) && !counts(1, 0, None), "without a bridge, but lo");
     }
 
     #[test]

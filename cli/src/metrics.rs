@@ -1,7 +1,8 @@
 //! Reading Prometheus text: the sum of the series that carry given labels.
 
 /// Sums all series of `metric` in `text` whose label set holds every pair of `labels`.
-pub(crate) fn sum(text: &str, metric: &str, labels: &[(&str, &str)]) -> f64 {
+#[must_use]
+pub fn sum(text: &str, metric: &str, labels: &[(&str, &str)]) -> f64 {
     text.lines()
         .filter_map(|line| line.strip_prefix(metric)?.strip_prefix('{')?.rsplit_once("} "))
         .filter(|(set, _)| {
