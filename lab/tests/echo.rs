@@ -59,7 +59,8 @@ fn load_without_limit_ends_with_its_input() {
     assert!(output.status.success(), "{output:?}");
     let summary = summary(&output);
     assert_eq!(summary["failed"], 0, "{summary}");
-    assert_eq!(summary["status"].get("200"), summary.get("requests"), "{summary}");
+    // It may have ended before the first.
+    assert_eq!(summary["status"]["200"].as_u64().unwrap_or(0), summary["requests"], "{summary}");
 }
 
 #[test]
