@@ -294,6 +294,19 @@ fn an_add_waits_for_an_agent_that_is_being_replaced() {
 }
 
 #[test]
+fn the_plugin_is_small() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_lateen-cni")).unwrap();
+    let number = |at: usize, length: usize| {
+        program[at..at + length].iter().rev().fold(0, |all, byte| (all << 8) | usize::from(*byte))
+    };
+    // The program headers of ELF: what is loaded, without debug information.
+    let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    let loaded = (0..count).map(|at| table + at * size).filter(|at| number(*at, 4) == 1);
+    let bytes: usize = loaded.map(|at| number(at + 40, 8)).sum();
+    assert!((100_000..3_000_000).contains(&bytes), "{bytes} bytes are loaded");
+}
+
+#[test]
 fn versions_are_served_from_0_3_0_to_1_1_0() {
     let node = Node::without_agent();
     let version = call(&[("CNI_COMMAND", "VERSION")], br#"{"cniVersion":"0.4.0"}"#);

@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -362,6 +363,48 @@ fn an_update_keeps_what_an_uninstall_takes_away() {
     assert_eq!(node.list(), LIST);
     assert!(!program.exists());
     assert!(!Path::new(&node.path("run/pluginevent.sock")).exists());
+}
+
+#[test]
+fn no_pod_starts_uncaptured_while_agents_come_and_go() {
+    if !inside("no_pod_starts_uncaptured_while_agents_come_and_go") {
+        return;
+    }
+    let mut node = Node::new();
+    node.api.put(POD, pod());
+    node.start(&[]);
+    node.ready();
+    let mut conf = node.conf();
+    conf["agent_wait"] = json!(8000);
+    let over = AtomicBool::new(false);
+    let added = AtomicUsize::new(0);
+    let limit = Instant::now() + Duration::from_secs(90);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) && Instant::now() < limit {
+                    let (_process, netns) = sandbox();
+                    let add = verb("ADD", &netns, CART, &conf);
+                    assert!(add.status.success(), "{add:?}");
+                    assert!(rules(&netns).contains("redirect to :15006"), "started uncaptured");
+                    added.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for round in 0..6 {
+            let before = added.load(Ordering::Relaxed);
+            if round % 2 == 0 {
+                node.stop();
+            } else {
+                // Killed, in the middle of whatever it does; its socket stays.
+                drop(node.agent.take());
+            }
+            node.start(&[]);
+            within("pods start again", || added.load(Ordering::Relaxed) > before + 8);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    node.stop();
 }
 
 #[test]
