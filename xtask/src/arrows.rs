@@ -6,7 +6,7 @@ use anyhow::Context;
 use crate::tidy::Breach;
 
 /// Folder, and the crates of ours it may use.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("api", &[]),
     ("xds", &[]),
     ("identity", &["lateen-api"]),
@@ -29,6 +29,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("testkit", &["lateen-api", "lateen-identity", "lateen-xds"]),
     ("bench", &["lateen-api", "lateen-interception", "lateen-lab", "lateen-webhook"]),
     ("xtask", &[]),
+    ("tests/cluster", &[]),
 ];
 
 /// Crates that never ship in a product binary.

@@ -1,0 +1,16 @@
+//! A real Kubernetes on this machine, for tests: the API server alone, or a whole cluster.
+//!
+//! It must not know the mesh; only `e2e` does.
+
+pub mod api_server;
+pub mod binaries;
+mod certificates;
+mod components;
+mod error;
+mod kubeconfig;
+mod kubectl;
+mod process;
+pub mod settings;
+
+pub use error::ClusterError;
+pub use kubectl::Kubectl;
