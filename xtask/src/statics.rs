@@ -27,7 +27,10 @@ pub enum StaticsError {
     #[error("cargo cannot be started: {0}; is a Rust toolchain installed?")]
     Start(io::Error),
     /// The build failed; cargo has said why.
-    #[error("cargo build failed ({0}); its messages are above")]
+    #[error(
+        "cargo build failed ({0}); its messages are above. Linking needs a static C library: \
+         Debian's libc6-dev, Fedora's glibc-static"
+    )]
     Build(ExitStatus),
 }
 
@@ -68,6 +71,8 @@ impl Statics {
         command.env("CARGO_ENCODED_RUSTFLAGS", self.rust_flags());
         command.env("CFLAGS", self.c_flags());
         command.env("CARGO_TARGET_DIR", self.target_folder());
+        // What an earlier build left would show in the code of a later one.
+        command.env("CARGO_INCREMENTAL", "0");
         command.env_remove("RUSTFLAGS");
         command
     }
