@@ -1,0 +1,142 @@
+//! The proof of the product: Lateen, installed from its charts into a real Kubernetes, makes a
+//! mesh of Istio's bookinfo as it is published.
+//!
+//! Everything is done as a user does it, with kubectl and helm, and looked at from outside.
+
+mod endurance;
+mod install;
+mod joining;
+mod refusals;
+mod security;
+mod speed;
+mod stage;
+mod traffic;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use lateen_cli::claims::{Claim, Report};
+
+use crate::progress::say;
+use stage::Stage;
+
+/// What is asked of a run.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Settings {
+    /// Write the claims as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Leave cluster and mesh running and say how to look around
+    #[arg(long)]
+    pub keep: bool,
+    /// Cargo profile of the images
+    #[arg(long, default_value = "release", value_name = "NAME")]
+    pub profile: String,
+    /// A cluster that exists (kind, k3s, a cloud) instead of one made here; images must be there
+    #[arg(long, env = "E2E_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Folder with `samples/bookinfo` as Istio publishes it
+    #[arg(long, env = "LATEEN_CONFORMANCE", value_name = "DIR")]
+    pub samples: PathBuf,
+}
+
+/// Runs everything; the exit status is 0 only when every claim holds.
+///
+/// # Errors
+/// When there is no cluster, or no mesh in it to look at.
+pub async fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let mut report = Report::default();
+    let stage = Stage::up(settings).await?;
+    let done = tokio::select! {
+        looked = look(&stage, &mut report) => looked,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    if let Err(error) = &done {
+        say(&format!("{error:#}"));
+        stage.tell().await;
+    }
+    report.seconds = started.elapsed().as_secs_f64();
+    println!("{}", report.table());
+    let held = report.claims.iter().filter(|claim| claim.ok).count();
+    println!("{held} of {} claims hold, {:.0} s", report.claims.len(), report.seconds);
+    if let Some(path) = &settings.report {
+        report.write(path)?;
+    }
+    stage.down(settings.keep).await?;
+    done?;
+    Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// All claims, in order. What ends the looking is that there is nothing to look at.
+async fn look(stage: &Stage, report: &mut Report) -> anyhow::Result<()> {
+    macro_rules! claim {
+        ($id:literal, $text:literal, $look:expr) => {
+            say(concat!("  ", $text, " ..."));
+            report.claims.push(Claim::from_look($id, $text, $look.await));
+            tell(report, stage).await;
+        };
+    }
+    let bare = speed::bare(stage).await?;
+    let before = stage.inventory().await?;
+    install::install(stage).await?;
+    install::bookinfo(stage).await?;
+
+    claim!(
+        "two-containers",
+        "unedited pods of bookinfo run with two containers",
+        joining::containers(stage)
+    );
+    claim!("versions", "productpage reaches reviews v1, v2 and v3", traffic::versions(stage));
+    claim!("encrypted", "packets between pods are TLS", security::encrypted(stage));
+    claim!("identity", "the server learns the client's SPIFFE ID", security::identity(stage));
+    claim!("all-v1", "the sample VirtualService sends all to v1", traffic::all_v1(stage));
+    claim!("by-header", "then the user jason to v2", traffic::by_header(stage));
+    claim!("denied", "an AuthorizationPolicy denies", security::denied(stage));
+    claim!("stranger", "a pod outside the mesh is refused (STRICT)", security::stranger(stage));
+    claim!("job", "a Job ends, its sidecar with it", joining::job(stage));
+    claim!(
+        "annotation",
+        "a pod with an invalid annotation is refused, and kubectl says why",
+        refusals::annotation(stage)
+    );
+    claim!("rolling", "a rolling restart under load loses no request", endurance::rolling(stage));
+    claim!(
+        "churn",
+        "no pod is uncaptured while the node agent restarts",
+        endurance::agent_churn(stage)
+    );
+    claim!(
+        "bare-pods",
+        "pods outside the mesh start while the node agent is dead; meshed ones wait",
+        endurance::agent_dead(stage)
+    );
+    claim!(
+        "control-plane",
+        "the control plane is deleted and comes back under load",
+        endurance::control_plane(stage)
+    );
+    claim!("webhook-down", "with the webhook down pods are refused", refusals::webhook_down(stage));
+    claim!(
+        "fallback",
+        "with the fallback they are injected all the same",
+        refusals::fallback(stage)
+    );
+    if stage.is_own() {
+        claim!("api-server", "the API server restarts under load", endurance::api_server(stage));
+    }
+    claim!("start", "injection adds little to the start of a pod", speed::start(stage, &bare));
+    claim!("webhook-time", "the API server waits little for the webhook", speed::webhook(stage));
+    claim!("memory", "components are small", speed::memory(stage));
+    claim!("upgrade", "a second upgrade changes nothing", install::upgrade(stage));
+    claim!("uninstall", "the cluster is as before", install::uninstall(stage, &before));
+    Ok(())
+}
+
+/// Says at once what did not hold, while the cluster can still be asked about it.
+async fn tell(report: &Report, stage: &Stage) {
+    let Some(claim) = report.claims.last().filter(|claim| !claim.ok) else { return };
+    say(&format!("  FAIL {}: {}", claim.id, claim.measured));
+    stage.tell().await;
+}
