@@ -1,0 +1,12 @@
+//! The Helm charts, by the real Helm: what they render, which values they take, what they leave in
+//! an API server of each version.
+//!
+//! Files of others (`LATEEN_CONFORMANCE`) are read where a test says so.
+
+mod conformance;
+mod helm;
+mod hooks;
+mod installed;
+mod permissions;
+mod security;
+mod values;
