@@ -1,6 +1,7 @@
 //! The CNI node agent with a real API server, with the rights that the chart gives it and no other:
 //! pods, repair with its event, an API server that goes away, a permission that is missing, and the
 //! end of the release. The node is this machine's folders and network namespaces; as root.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::fs;
 use std::io::Write;
