@@ -1,0 +1,21 @@
+//! What is written to the API server: the authority's Secret, the root certificate of every
+//! namespace, the CA bundle of the webhooks; and who of the replicas writes.
+//!
+//! What to write given what is there is decided by pure functions; thin shells around them watch
+//! and write. Reading the mesh's objects is not done here.
+
+pub mod ask;
+pub mod ca_bundle;
+pub mod denied;
+pub mod election;
+pub mod lease;
+pub mod mirror;
+pub mod root_certificates;
+pub mod roots;
+pub mod secret;
+pub mod succession;
+pub mod vault;
+pub mod webhooks;
+
+/// Field manager of everything that is written here.
+pub const MANAGER: &str = "lateend";
