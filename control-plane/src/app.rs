@@ -31,6 +31,7 @@ use tonic::transport::Server;
 use crate::ca::CertificateService;
 use crate::caller::Callers;
 use crate::cluster::{Cluster, ClusterError};
+use crate::review::Reviewer;
 use crate::serve::discovery::{Discovery, DiscoveryService};
 use crate::serve::listen::{bind, incoming, with_peer};
 use crate::serve::monitor::{self, Monitor};
@@ -200,7 +201,7 @@ impl App {
         let trust_domain = TrustDomain::parse(first.trust_domain())
             .map_err(|error| AppError::Setting(error.to_string()))?;
         let authority = Authority::open(settings, &trust_domain, &metrics).await?;
-        let callers = Arc::new(Callers::new(trust_domain.clone()));
+        let callers = self.callers(settings, &trust_domain)?;
         let injector = Arc::new(ArcSwap::from_pointee(first.injector(&loads.borrow())));
         let follow = configuration::Follow {
             proxies: Arc::clone(&proxies),
@@ -214,7 +215,6 @@ impl App {
         let stop = self.configuration.stop.clone();
         self.configuration.tasks.spawn(follower.run(stop.clone()));
         self.configuration.tasks.spawn(authority.rotation(stop));
-        follow_keys(settings, &callers, &self.configuration)?;
         let _first = monitor.generations.set(generations.clone());
         let discovery = Arc::new(Discovery::new(
             generations,
@@ -234,6 +234,31 @@ impl App {
         let webhook = Webhook { injector, counters, limits };
         let services = Services { discovery, certificates, callers, webhook };
         self.serve(ports, services, &authority, trust_domain)
+    }
+
+    /// Believes tokens that are signed with the keys of a file, which is followed; else those that
+    /// the API server believes.
+    fn callers(
+        &self,
+        settings: &Settings,
+        trust_domain: &TrustDomain,
+    ) -> Result<Arc<Callers>, AppError> {
+        let (tasks, stop) = (&self.configuration.tasks, self.configuration.stop.clone());
+        if let Some(file) = &settings.token_jwks {
+            let callers = Arc::new(Callers::new(trust_domain.clone(), None));
+            let keys = keys::Keys::new(file.clone(), settings.token_issuer.clone());
+            tasks.spawn(keys.load(&callers)?.follow(Arc::clone(&callers), stop));
+            return Ok(callers);
+        }
+        let reviewer = self.cluster.as_ref().map(|cluster| {
+            let Monitor { metrics, readiness, .. } = &*self.monitor;
+            let (metrics, readiness) = (Arc::clone(metrics), Arc::clone(readiness));
+            Arc::new(Reviewer::new(cluster.client.clone(), metrics, readiness))
+        });
+        if let Some(reviewer) = &reviewer {
+            tasks.spawn(Arc::clone(reviewer).begin(stop));
+        }
+        Ok(Arc::new(Callers::new(trust_domain.clone(), reviewer)))
     }
 
     /// Follows the objects of the cluster, or those of a directory.
@@ -382,14 +407,6 @@ struct Services {
     certificates: Arc<CertificateService>,
     callers: Arc<Callers>,
     webhook: Webhook,
-}
-
-/// Believes tokens that are signed with the keys of a file, and follows it.
-fn follow_keys(settings: &Settings, callers: &Arc<Callers>, stage: &Stage) -> Result<(), AppError> {
-    let Some(file) = &settings.token_jwks else { return Ok(()) };
-    let keys = keys::Keys::new(file.clone(), settings.token_issuer.clone()).load(callers)?;
-    stage.tasks.spawn(keys.follow(Arc::clone(callers), stage.stop.clone()));
-    Ok(())
 }
 
 fn addresses(listeners: &Listeners, pages: &TcpListener) -> Addresses {

@@ -11,7 +11,7 @@ use lateen_xds::istio::ca_server::CertificateAuthority;
 use lateen_xds::istio::{IstioCertificateRequest, IstioCertificateResponse};
 use tonic::{Request, Response, Status};
 
-use crate::caller::{Callers, VerifiedPeer};
+use crate::caller::{Callers, VerifiedPeer, refusal};
 use crate::serve::metrics::Metrics;
 use crate::token::ServiceAccount;
 
@@ -84,10 +84,11 @@ impl CertificateAuthority for CertificateService {
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         self.metrics.csr_count.inc();
         let peer = request.extensions().get::<VerifiedPeer>();
-        let account = self.callers.identify(request.metadata(), peer).map_err(|error| {
+        let identified = self.callers.identify(request.metadata(), peer).await;
+        let account = identified.map(|caller| caller.account).map_err(|error| {
             self.metrics.authentication_failures.inc();
             tracing::warn!(%error, "certificate request refused");
-            Status::unauthenticated(error.to_string())
+            refusal(&error)
         })?;
         let response = self.sign(&account, request.get_ref(), SystemTime::now())?;
         tracing::debug!(namespace = %account.namespace, account = %account.name, "certificate issued");
@@ -116,7 +117,7 @@ mod tests {
     fn service() -> (CertificateService, jsonwebtoken::EncodingKey) {
         let domain = TrustDomain::parse("cluster.local").unwrap();
         let files = CaFiles::create(&domain, SystemTime::now()).unwrap();
-        let callers = Callers::new(domain.clone());
+        let callers = Callers::new(domain.clone(), None);
         let (key, keys) = signer();
         callers.set_verifier(TokenVerifier::new(keys, ISSUER));
         let ca = Arc::new(Ca::from_files(&files).unwrap());

@@ -1,8 +1,9 @@
 //! Who calls: the service account behind a gRPC request.
 //!
 //! A caller proves itself by a service account token, or by a workload certificate of this mesh
-//! that the TLS handshake has already verified. The token verifier may be replaced while requests
-//! are served. Knows nothing of what callers ask for.
+//! that the TLS handshake has already verified. Tokens are checked with the keys of a file, which may
+//! be replaced while requests are served, or else by the API server. Knows nothing of what callers
+//! ask for.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,9 +11,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwapOption;
 use lateen_identity::{PeerCertificate, TrustDomain};
 use rustls::pki_types::CertificateDer;
+use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use crate::token::{ServiceAccount, TokenError, TokenVerifier, bearer};
+use crate::review::Reviewer;
+use crate::token::{Caller, ServiceAccount, TokenError, TokenVerifier, bearer};
 
 /// The certificate a client showed in a verified TLS handshake; attached to each request.
 #[derive(Debug, Clone, Default)]
@@ -22,44 +25,55 @@ pub(crate) struct VerifiedPeer(pub(crate) Option<CertificateDer<'static>>);
 #[derive(Debug)]
 pub struct Callers {
     verifier: ArcSwapOption<TokenVerifier>,
+    reviewer: Option<Arc<Reviewer>>,
     trust_domain: TrustDomain,
 }
 
 impl Callers {
-    /// Believes nobody until a verifier is set.
+    /// Believes no token until a verifier is set, but what `reviewer` believes.
     #[must_use]
-    pub fn new(trust_domain: TrustDomain) -> Self {
-        Self { verifier: ArcSwapOption::empty(), trust_domain }
+    pub fn new(trust_domain: TrustDomain, reviewer: Option<Arc<Reviewer>>) -> Self {
+        Self { verifier: ArcSwapOption::empty(), reviewer, trust_domain }
     }
 
-    /// Puts another verifier in force.
+    /// Puts another verifier in force; the API server is not asked any more.
     pub fn set_verifier(&self, verifier: TokenVerifier) {
         self.verifier.store(Some(Arc::new(verifier)));
     }
 
-    /// The service account behind a request.
+    /// Who is behind a request.
     ///
     /// # Errors
     /// When neither token nor certificate says who it is.
-    pub(crate) fn identify(
-        &self,
+    pub(crate) fn identify<'a>(
+        &'a self,
         metadata: &MetadataMap,
         peer: Option<&VerifiedPeer>,
-    ) -> Result<ServiceAccount, TokenError> {
-        if let Some(value) = metadata.get("authorization") {
+    ) -> impl Future<Output = Result<Caller, TokenError>> + Send + use<'a> {
+        let token = metadata.get("authorization").map(|value| {
             let value = value.to_str().map_err(|_| TokenError::Missing)?;
-            return self.token(bearer(value)?);
+            bearer(value).map(str::to_owned)
+        });
+        let certified = peer.and_then(|peer| self.certificate(peer)).map(Caller::from);
+        async move {
+            let Some(token) = token else { return certified.ok_or(TokenError::Missing) };
+            match (self.token(&token?).await, certified) {
+                // The certificate alone is enough for those who show no token.
+                (Err(TokenError::Unavailable(_)), Some(caller)) => Ok(caller),
+                (answer, _) => answer,
+            }
         }
-        peer.and_then(|peer| self.certificate(peer)).ok_or(TokenError::Missing)
     }
 
-    fn token(&self, token: &str) -> Result<ServiceAccount, TokenError> {
-        let verifier = self.verifier.load_full();
-        let verifier = verifier.ok_or_else(|| {
-            TokenError::Refused("this control plane has no keys: give --token-jwks".to_owned())
-        })?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        verifier.verify(token, now.as_secs())
+    async fn token(&self, token: &str) -> Result<Caller, TokenError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        match (self.verifier.load_full(), &self.reviewer) {
+            (Some(verifier), _) => verifier.verify(token, now).map(Caller::from),
+            (None, Some(reviewer)) => reviewer.review(token, now).await,
+            (None, None) => Err(TokenError::Refused(
+                "this control plane has no keys: give --token-jwks".to_owned(),
+            )),
+        }
     }
 
     fn certificate(&self, peer: &VerifiedPeer) -> Option<ServiceAccount> {
@@ -69,5 +83,13 @@ impl Callers {
         }
         let (namespace, name) = id.namespace_and_account()?;
         Some(ServiceAccount { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+}
+
+/// What a caller is told who is not believed, or not yet.
+pub(crate) fn refusal(error: &TokenError) -> Status {
+    match error {
+        TokenError::Unavailable(_) => Status::unavailable(error.to_string()),
+        _ => Status::unauthenticated(error.to_string()),
     }
 }

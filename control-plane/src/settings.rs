@@ -59,7 +59,8 @@ pub struct Settings {
     #[arg(long, default_value = "./etc/cacerts", value_name = "DIR")]
     pub ca_dir: PathBuf,
 
-    /// JSON Web Key Set of the keys that sign service account tokens; read again when it changes
+    /// JSON Web Key Set of the keys that sign service account tokens; read again when it changes.
+    /// Without it the API server is asked
     #[arg(long, value_name = "FILE")]
     pub token_jwks: Option<PathBuf>,
 

@@ -1,11 +1,15 @@
 //! Service account tokens: who a bearer is.
 //!
-//! A token is a JWT that the API server signed for a pod. Signature, issuer, audience and times
-//! are checked against a key set; the result is the service account the token was made for, and
-//! nothing else in the token is believed. No clock and no I/O here: time and keys come in.
+//! A token is a JWT that the API server signed for a pod. Either signature, issuer, audience and
+//! times are checked against a key set, or the API server says what it thinks of the token. The
+//! result is the service account the token was made for, and nothing else in the token is believed.
+//! No clock and no I/O here: time, keys and answers come in.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use k8s_openapi::api::authentication::v1::{TokenReviewStatus, UserInfo};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -25,6 +29,30 @@ pub struct ServiceAccount {
     pub namespace: String,
     /// Name.
     pub name: String,
+}
+
+/// Who calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Its service account.
+    pub account: ServiceAccount,
+    /// The pod that the token was made for, where the API server said so.
+    pub pod: Option<BoundPod>,
+}
+
+impl From<ServiceAccount> for Caller {
+    fn from(account: ServiceAccount) -> Self {
+        Self { account, pod: None }
+    }
+}
+
+/// The pod that a token is bound to: the token is no longer good when it is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundPod {
+    /// Name.
+    pub name: String,
+    /// Unique id.
+    pub uid: String,
 }
 
 /// Why a token is not believed. The text never repeats the token.
@@ -51,6 +79,12 @@ pub enum TokenError {
     /// Not valid any more, or not yet.
     #[error("the token is not valid at this time: it {0}")]
     Time(&'static str),
+    /// For somebody else.
+    #[error("the token is for `{0}`, not for the audience `{AUDIENCE}`")]
+    Audience(String),
+    /// The API server cannot be asked about it; whether it is good is not known.
+    #[error("the token cannot be checked now, try again: {0}")]
+    Unavailable(String),
     /// Not a token of a service account.
     #[error("the subject `{0}` is no service account")]
     Subject(String),
@@ -98,7 +132,7 @@ impl TokenVerifier {
         let mut failure = TokenError::UnknownKey;
         for key in candidates {
             match self.decode(token, key, header.alg) {
-                Ok(claims) => return account(claims, now),
+                Ok(claims) => return account(&claims, now),
                 Err(error) => failure = error,
             }
         }
@@ -119,20 +153,103 @@ impl TokenVerifier {
     }
 }
 
-fn account(claims: Claims, now: u64) -> Result<ServiceAccount, TokenError> {
+fn account(claims: &Claims, now: u64) -> Result<ServiceAccount, TokenError> {
     if claims.exp.saturating_add(LEEWAY) <= now {
         return Err(TokenError::Time("has expired"));
     }
     if claims.nbf > now.saturating_add(LEEWAY) {
         return Err(TokenError::Time("is from the future"));
     }
-    let parts = claims.sub.strip_prefix(SUBJECT).and_then(|rest| rest.split_once(':'));
+    account_of(&claims.sub)
+}
+
+/// The service account of a subject, or of the name by which the API server calls a user.
+fn account_of(subject: &str) -> Result<ServiceAccount, TokenError> {
+    let parts = subject.strip_prefix(SUBJECT).and_then(|rest| rest.split_once(':'));
     match parts {
         Some((namespace, name)) if is_name(namespace) && is_name(name) => {
             Ok(ServiceAccount { namespace: namespace.to_owned(), name: name.to_owned() })
         }
-        _ => Err(TokenError::Subject(claims.sub)),
+        _ => Err(TokenError::Subject(subject.to_owned())),
     }
+}
+
+/// What a token says of itself, believed only where it speaks against it.
+#[derive(Debug, Deserialize)]
+struct Unverified {
+    exp: u64,
+    #[serde(default)]
+    aud: Audiences,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Audiences {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Default for Audiences {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+/// When a token expires by its own words, in seconds since 1970. Nothing of it is verified.
+///
+/// # Errors
+/// When it need not be shown to the API server, because it says itself that it is no good.
+pub fn expiry(token: &str, now: u64) -> Result<u64, TokenError> {
+    if token.len() > MAX_TOKEN {
+        return Err(TokenError::TooLong);
+    }
+    let malformed = |error: &dyn std::fmt::Display| TokenError::Malformed(error.to_string());
+    let mut parts = token.split('.');
+    let (Some(_), Some(claims), Some(_), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(malformed(&"three parts are expected"));
+    };
+    let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|error| malformed(&error))?;
+    let Unverified { exp, aud } =
+        serde_json::from_slice(&claims).map_err(|error| malformed(&error))?;
+    let named = match aud {
+        Audiences::One(one) => vec![one],
+        Audiences::Many(many) => many,
+    };
+    if !named.iter().any(|name| name == AUDIENCE) {
+        return Err(TokenError::Audience(named.join(", ")));
+    }
+    if exp.saturating_add(LEEWAY) <= now {
+        return Err(TokenError::Time("has expired"));
+    }
+    Ok(exp)
+}
+
+/// Who a token is of, by the API server's answer to a TokenReview for our audience.
+///
+/// # Errors
+/// Why the API server does not believe it.
+pub fn reviewed(status: TokenReviewStatus) -> Result<Caller, TokenError> {
+    if status.authenticated != Some(true) {
+        let reason = status.error.filter(|text| !text.is_empty());
+        return Err(TokenError::Refused(format!(
+            "the API server says: {}",
+            reason.as_deref().unwrap_or("not authenticated")
+        )));
+    }
+    // An API server that knows no audiences names none: then the token could be for anybody.
+    let audiences = status.audiences.unwrap_or_default();
+    if !audiences.iter().any(|name| name == AUDIENCE) {
+        return Err(TokenError::Audience(audiences.join(", ")));
+    }
+    let UserInfo { username, extra, .. } = status.user.unwrap_or_default();
+    let account = account_of(&username.unwrap_or_default())?;
+    let extra = extra.unwrap_or_default();
+    let of_pod =
+        |field: &str| extra.get(&format!("authentication.kubernetes.io/{field}"))?.first().cloned();
+    let pod = of_pod("pod-name").zip(of_pod("pod-uid"));
+    Ok(Caller { account, pod: pod.map(|(name, uid)| BoundPod { name, uid }) })
 }
 
 /// A name as Kubernetes takes it; anything else could change the meaning of a SPIFFE ID.
@@ -156,7 +273,9 @@ pub fn bearer(value: &str) -> Result<&str, TokenError> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::{AUDIENCE, ServiceAccount, TokenError, TokenVerifier, bearer};
+    use super::{
+        AUDIENCE, BoundPod, ServiceAccount, TokenError, TokenVerifier, bearer, expiry, reviewed,
+    };
     use jsonwebtoken::jwk::{Jwk, JwkSet};
     use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
     use serde_json::{Value, json};
@@ -225,6 +344,57 @@ pub(crate) mod tests {
         let unknown = Header { kid: Some("two".to_owned()), ..Header::new(Algorithm::ES256) };
         let unknown = encode(&unknown, &claims(), &key).unwrap();
         assert_eq!(verifier.verify(&unknown, NOW), Err(TokenError::UnknownKey));
+    }
+
+    #[test]
+    fn what_speaks_against_itself_is_not_shown_to_the_api_server() {
+        let (key, _) = signer();
+        let check = |name: &str, value: Value| {
+            let mut claims = claims();
+            claims[name] = value;
+            expiry(&sign(&key, &claims), NOW)
+        };
+        assert_eq!(check("iss", json!("anybody")), Ok(NOW + 600), "that is for others to say");
+        assert_eq!(check("aud", json!(AUDIENCE)), Ok(NOW + 600));
+        let wrong = check("aud", json!(["a", "b"])).unwrap_err().to_string();
+        assert_eq!(wrong, "the token is for `a, b`, not for the audience `istio-ca`");
+        assert_eq!(check("exp", json!(NOW - 60)), Err(TokenError::Time("has expired")));
+        for junk in ["", "a", "a.b", "a.b.c", "a.b.c.d", "a.e30.c"] {
+            assert!(matches!(expiry(junk, NOW), Err(TokenError::Malformed(_))), "{junk}");
+        }
+    }
+
+    #[test]
+    fn the_api_server_says_who_it_is() {
+        let answer = |value: Value| reviewed(serde_json::from_value(value).unwrap());
+        let user = json!({
+            "username": "system:serviceaccount:shop:cart",
+            "extra": {
+                "authentication.kubernetes.io/pod-name": ["cart-1"],
+                "authentication.kubernetes.io/pod-uid": ["u1"],
+            },
+        });
+        let good = json!({"authenticated": true, "audiences": ["istio-ca"], "user": user});
+        let caller = answer(good.clone()).unwrap();
+        assert_eq!(
+            caller.account,
+            ServiceAccount { namespace: "shop".into(), name: "cart".into() }
+        );
+        assert_eq!(caller.pod, Some(BoundPod { name: "cart-1".into(), uid: "u1".into() }));
+        let but = |name: &str, value: Value| {
+            let mut status = good.clone();
+            status[name] = value;
+            answer(status)
+        };
+        assert_eq!(
+            but("user", json!({"username": "system:serviceaccount:a:b"})).unwrap().pod,
+            None
+        );
+        assert!(matches!(but("user", json!({"username": "admin"})), Err(TokenError::Subject(_))));
+        assert!(matches!(but("audiences", json!([])), Err(TokenError::Audience(_))));
+        assert!(matches!(but("authenticated", json!(false)), Err(TokenError::Refused(_))));
+        let refused = answer(json!({"error": "token has expired"})).unwrap_err().to_string();
+        assert_eq!(refused, "the token is refused: the API server says: token has expired");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::caller::{Callers, VerifiedPeer};
+use crate::caller::{Callers, VerifiedPeer, refusal};
 use crate::serve::generation::Generation;
 use crate::serve::listen::PeerAddress;
 use crate::serve::metrics::{Metrics, ResourceType};
@@ -81,16 +81,6 @@ impl DiscoveryService {
     pub fn new(discovery: Arc<Discovery>, callers: Option<Arc<Callers>>) -> Self {
         Self { discovery, callers }
     }
-
-    fn caller<T>(&self, request: &Request<T>) -> Result<Option<ServiceAccount>, Status> {
-        let Some(callers) = &self.callers else { return Ok(None) };
-        let peer = request.extensions().get::<VerifiedPeer>();
-        let account = callers.identify(request.metadata(), peer).map_err(|error| {
-            tracing::warn!(%error, "discovery stream refused");
-            Status::unauthenticated(error.to_string())
-        })?;
-        Ok(Some(account))
-    }
 }
 
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -113,7 +103,17 @@ impl AggregatedDiscoveryService for DiscoveryService {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let account = self.caller(&request)?;
+        let identified = self.callers.as_ref().map(|callers| {
+            callers.identify(request.metadata(), request.extensions().get::<VerifiedPeer>())
+        });
+        let account = match identified {
+            Some(identified) => Some(identified.await.map_err(|error| {
+                tracing::warn!(%error, "discovery stream refused");
+                refusal(&error)
+            })?),
+            None => None,
+        };
+        let account = account.map(|caller| caller.account);
         let newcomer = Arc::clone(&self.discovery.newcomers).try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!(
                 "{NEWCOMERS} streams have not said yet which proxy they serve: try again later"

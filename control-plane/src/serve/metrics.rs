@@ -8,6 +8,7 @@ use std::fmt;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -24,6 +25,12 @@ pub struct ResourceType {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Topic {
     topic: String,
+}
+
+/// Label `result`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    result: &'static str,
 }
 
 /// Label `version`.
@@ -61,6 +68,8 @@ pub struct Metrics {
     pub config_errors: Gauge,
     /// What cannot be followed at the API server, by topic.
     unfollowed: Family<Topic, Gauge>,
+    /// Tokens shown to the API server, by what it said.
+    reviews: Family<Outcome, Counter>,
     /// Seconds from a change of the snapshot to the last response of a proxy.
     pub convergence: Histogram,
     /// Seconds to make the resources of one kind of proxy.
@@ -99,6 +108,7 @@ impl Default for Metrics {
             empty_services: Gauge::default(),
             config_errors: Gauge::default(),
             unfollowed: Family::default(),
+            reviews: Family::default(),
             convergence: histogram(),
             generation_time: histogram(),
             internal_errors: Count::default(),
@@ -134,6 +144,11 @@ impl Metrics {
     pub fn set_unfollowed(&self, topic: &str, unfollowed: bool) {
         let topic = Topic { topic: topic.to_owned() };
         self.unfollowed.get_or_create(&topic).set(unfollowed.into());
+    }
+
+    /// Counts a token that was shown to the API server.
+    pub(crate) fn count_review(&self, result: &'static str) {
+        self.reviews.get_or_create(&Outcome { result }).inc();
     }
 
     fn register_discovery(&self) {
@@ -195,6 +210,8 @@ impl Metrics {
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
+        let help = "Tokens shown to the API server";
+        registry.register("lateen_token_reviews", help, self.reviews.clone());
         registry.register(
             "citadel_server_root_cert_expiry_timestamp",
             "End of the root certificate",
