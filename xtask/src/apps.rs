@@ -82,6 +82,9 @@ impl Parts {
     }
 }
 
+/// Stays until it is told to end: a first process without a handler is not ended by SIGTERM.
+const STAY: [&str; 3] = ["/bin/sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"];
+
 /// Without ports there is nothing to serve, but the container stays.
 fn config(app: &App) -> Config {
     let mut words = vec![format!("{BIN}/{ECHO}"), "serve".to_owned()];
@@ -91,9 +94,8 @@ fn config(app: &App) -> Config {
     words.extend([format!("--app={}", app.app), format!("--version={}", app.version)]);
     words.extend(app.calls.iter().flat_map(|call| ["--call".to_owned(), (*call).to_owned()]));
     if app.ports.is_empty() {
-        words = ["/bin/sleep", "infinity"].map(str::to_owned).into();
-    }
-    if app.has_args {
+        words = STAY.map(str::to_owned).into();
+    } else if app.has_args {
         // They were meant for the original: a shell takes them as its own, and leaves them.
         let line = format!("exec {}", words.join(" "));
         words = vec!["/bin/sh".to_owned(), "-c".to_owned(), line];
@@ -126,6 +128,6 @@ mod tests {
         let given = App { has_args: true, ..app.clone() };
         assert_eq!(config(&given).entrypoint, ["/bin/sh", "-c", &format!("exec {wanted}")]);
         let silent = App { ports: [].into(), ..app };
-        assert_eq!(config(&silent).entrypoint, ["/bin/sleep", "infinity"]);
+        assert_eq!(config(&silent).entrypoint, super::STAY);
     }
 }
