@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -349,6 +350,33 @@ async fn others_who_write_are_answered_within_a_second() {
     within_a_second("brings the program back", &|| program.exists()).await;
     stop.cancel();
     task.await.unwrap();
+}
+
+#[test]
+fn whoever_reads_never_sees_half_a_file() {
+    let node = Node::new();
+    node.put("10-bridge.conflist", BRIDGE);
+    let with = insert(BRIDGE, &entry()).unwrap();
+    let path = node.path("10-bridge.conflist");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut seen = [0; 2];
+            while !over.load(Ordering::Relaxed) {
+                let text = fs::read_to_string(&path).unwrap();
+                assert!(text == BRIDGE || text == with, "half a file: {text:?}");
+                seen[usize::from(text == with)] += 1;
+            }
+            seen
+        });
+        for _ in 0..300 {
+            node.installer.pass().unwrap();
+            node.installer.remove_configuration().unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
+        let seen = reader.join().unwrap();
+        assert!(seen.iter().all(|times| *times > 10), "read too seldom: {seen:?}");
+    });
 }
 
 /// JSON of any shape, for what others put into their lists.
