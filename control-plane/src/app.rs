@@ -10,6 +10,7 @@
 mod authority;
 pub(crate) mod configuration;
 mod keys;
+mod writers;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -17,12 +18,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use lateen_identity::TrustDomain;
-use lateen_identity::tls::{ClientAuth, ClientVerifier, HotBundle, server_config};
+use lateen_identity::tls::{ClientAuth, ClientVerifier, server_config};
 use lateen_webhook::server::{Limits, Webhook};
 use lateen_xds::discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use lateen_xds::istio::ca_server::CertificateServer;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::InterceptorLayer;
@@ -31,6 +33,7 @@ use tonic::transport::Server;
 use crate::ca::CertificateService;
 use crate::caller::Callers;
 use crate::cluster::{Cluster, ClusterError};
+use crate::kubernetes::webhooks::Bundles;
 use crate::review::Reviewer;
 use crate::serve::discovery::{Discovery, DiscoveryService};
 use crate::serve::listen::{bind, incoming, with_peer};
@@ -200,7 +203,8 @@ impl App {
         let loads = source.loads();
         let trust_domain = TrustDomain::parse(first.trust_domain())
             .map_err(|error| AppError::Setting(error.to_string()))?;
-        let authority = Authority::open(settings, &trust_domain, &metrics).await?;
+        let cluster = self.cluster.as_ref();
+        let authority = Authority::open(settings, cluster, &trust_domain, &monitor).await?;
         let callers = self.callers(settings, &trust_domain)?;
         let injector = Arc::new(ArcSwap::from_pointee(first.injector(&loads.borrow())));
         let follow = configuration::Follow {
@@ -208,13 +212,12 @@ impl App {
             settings: settings.clone(),
             loads,
             injector: Arc::clone(&injector),
-            roots: authority.ca.roots_pem().to_owned(),
+            roots: authority.ca.load().roots_pem().to_owned(),
             metrics: Arc::clone(&metrics),
         };
         let (follower, generations) = follow.begin(first).await;
         let stop = self.configuration.stop.clone();
-        self.configuration.tasks.spawn(follower.run(stop.clone()));
-        self.configuration.tasks.spawn(authority.rotation(stop));
+        self.configuration.tasks.spawn(follower.run(stop));
         let _first = monitor.generations.set(generations.clone());
         let discovery = Arc::new(Discovery::new(
             generations,
@@ -233,7 +236,22 @@ impl App {
         let (counters, limits) = (Arc::clone(&monitor.injections), Limits::default());
         let webhook = Webhook { injector, counters, limits };
         let services = Services { discovery, certificates, callers, webhook };
-        self.serve(ports, services, &authority, trust_domain)
+        self.serve(ports, services, &authority, trust_domain)?;
+        self.write(settings, authority);
+        Ok(())
+    }
+
+    /// Keeps the authority; in a cluster, writes what others must know of it.
+    fn write(&self, settings: &Settings, authority: Authority) {
+        let stage = &self.configuration;
+        let bundles = match &self.cluster {
+            None => watch::channel(Bundles::default()).1,
+            Some(cluster) => {
+                let (roots, readiness) = (authority.published(), &self.monitor.readiness);
+                writers::begin(cluster, settings, roots, readiness, stage)
+            }
+        };
+        stage.tasks.spawn(authority.keep(bundles, stage.stop.clone()));
     }
 
     /// Believes tokens that are signed with the keys of a file, which is followed; else those that
@@ -310,7 +328,7 @@ impl App {
     ) -> Result<(), AppError> {
         let refused =
             |error: lateen_identity::tls::TlsError| AppError::Authority(error.to_string());
-        let roots = Arc::new(HotBundle::new(authority.ca.bundle().clone()));
+        let roots = Arc::clone(&authority.clients);
         let clients = Arc::new(ClientVerifier::new(roots, [trust_domain], false));
         let credential = Arc::clone(&authority.serving);
         let secure =

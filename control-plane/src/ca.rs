@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use lateen_identity::{Ca, SigningRequest, SpiffeId, Subject, TrustDomain};
 use lateen_xds::istio::ca_server::CertificateAuthority;
 use lateen_xds::istio::{IstioCertificateRequest, IstioCertificateResponse};
@@ -21,7 +22,7 @@ const DEFAULT_TTL: Duration = Duration::from_secs(86_400);
 /// Signs certificates for verified callers.
 #[derive(Debug)]
 pub struct CertificateService {
-    ca: Arc<Ca>,
+    ca: Arc<ArcSwap<Ca>>,
     callers: Arc<Callers>,
     trust_domain: TrustDomain,
     max_ttl: Duration,
@@ -29,10 +30,10 @@ pub struct CertificateService {
 }
 
 impl CertificateService {
-    /// A service that signs with `ca` for at most `max_ttl`.
+    /// A service that signs with the `ca` in force for at most `max_ttl`.
     #[must_use]
     pub fn new(
-        ca: Arc<Ca>,
+        ca: Arc<ArcSwap<Ca>>,
         callers: Arc<Callers>,
         trust_domain: TrustDomain,
         max_ttl: Duration,
@@ -59,7 +60,7 @@ impl CertificateService {
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let lifetime = lifetime(request.validity_duration, self.max_ttl)?;
         let issued =
-            self.ca.sign(&csr, &Subject::Workload(id), lifetime, now).map_err(|error| {
+            self.ca.load().sign(&csr, &Subject::Workload(id), lifetime, now).map_err(|error| {
                 self.metrics.csr_sign_errors.inc();
                 Status::internal(format!("the certificate could not be signed: {error}"))
             })?;
@@ -102,6 +103,7 @@ mod tests {
     use crate::caller::Callers;
     use crate::serve::metrics::Metrics;
     use crate::token::tests::{ISSUER, sign, signer};
+    use arc_swap::ArcSwap;
     use crate::token::{AUDIENCE, ServiceAccount, TokenVerifier};
     use lateen_identity::ca::CaFiles;
     use lateen_identity::{Ca, PeerCertificate, SpiffeId, TrustDomain, WorkloadKey};
@@ -120,7 +122,7 @@ mod tests {
         let callers = Callers::new(domain.clone(), None);
         let (key, keys) = signer();
         callers.set_verifier(TokenVerifier::new(keys, ISSUER));
-        let ca = Arc::new(Ca::from_files(&files).unwrap());
+        let ca = Arc::new(ArcSwap::from_pointee(Ca::from_files(&files).unwrap()));
         let bound = Duration::from_secs(3600);
         let metrics = Arc::new(Metrics::default());
         (CertificateService::new(ca, Arc::new(callers), domain, bound, metrics), key)

@@ -59,6 +59,11 @@ pub struct Settings {
     #[arg(long, default_value = "./etc/cacerts", value_name = "DIR")]
     pub ca_dir: PathBuf,
 
+    /// How long the roots of an authority that takes another's place in its Secret are published
+    /// before it signs
+    #[arg(long, default_value = "2m", value_parser = lateen_api::duration::parse, value_name = "TIME")]
+    pub root_overlap: Duration,
+
     /// JSON Web Key Set of the keys that sign service account tokens; read again when it changes.
     /// Without it the API server is asked
     #[arg(long, value_name = "FILE")]

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use k8s_openapi::ByteString;
@@ -45,7 +46,7 @@ struct Keys {
 #[derive(Debug)]
 pub struct Taken {
     /// The authority.
-    pub ca: Ca,
+    pub ca: Arc<Ca>,
     /// Name of the Secret.
     pub secret: &'static str,
     files: CaFiles,
@@ -141,7 +142,7 @@ pub fn choose(
     let taken = files(secret, data).and_then(|files| {
         let ca = Ca::from_files(&files)?;
         check_time(&ca, now)?;
-        Ok(Taken { ca, secret, files })
+        Ok(Taken { ca: Arc::new(ca), secret, files })
     });
     taken.map(Some).map_err(refused)
 }
