@@ -157,7 +157,8 @@ impl Installer {
     }
 
     fn put_program(&self, done: &mut Done) -> Result<(), FileError> {
-        let wanted = fs::read(&self.program).map_err(files::failed("reading", &self.program))?;
+        let wanted =
+            fs::read(&self.program).map_err(files::failed(files::READ_PROGRAM, &self.program))?;
         let path = self.programs.join(PLUGIN);
         let mode = |path: &Path| fs::metadata(path).map(|m| m.permissions().mode() & 0o7777);
         let same = fs::read(&path).is_ok_and(|found| found == wanted)

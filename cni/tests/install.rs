@@ -235,6 +235,9 @@ fn a_file_of_our_own_is_written_and_removed() {
 fn what_cannot_be_used_yet_is_waited_for_by_name() {
     let node = Node::new();
     let problem = || node.installer.pass().unwrap_err().to_string();
+    fs::rename(node.folder.path().join("plugin"), node.folder.path().join("p")).unwrap();
+    assert!(problem().contains("plugin to install") && problem().contains("--plugin"));
+    fs::rename(node.folder.path().join("p"), node.folder.path().join("plugin")).unwrap();
     assert!(problem().contains("no network configuration"), "{}", problem());
     node.put("10-half.conflist", &BRIDGE[..40]);
     assert!(problem().contains("10-half.conflist") && problem().contains("to be finished"));

@@ -13,7 +13,7 @@ use super::conflist::{Form, MAX_FILE};
 
 /// A file could not be read, written or removed.
 #[derive(Debug, thiserror::Error)]
-#[error("{step} {path}: {source}{advice}", advice = advice(source))]
+#[error("{step} {path}: {source}{advice}", advice = advice(step, source))]
 pub struct FileError {
     /// What was done.
     pub step: &'static str,
@@ -23,8 +23,12 @@ pub struct FileError {
     pub source: io::Error,
 }
 
-fn advice(error: &io::Error) -> &'static str {
+/// Step of reading the program that is installed.
+pub(super) const READ_PROGRAM: &str = "reading the plugin to install,";
+
+fn advice(step: &str, error: &io::Error) -> &'static str {
     match error.kind() {
+        _ if step == READ_PROGRAM => " (the image of the node agent has it; see --plugin)",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             " (the node's disk is full: make room, it is tried again)"
         }
