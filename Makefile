@@ -8,6 +8,8 @@ CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 RELEASE := $(CARGO_TARGET_DIR)/release
 ARGS ?=
+# Of a test cluster.
+NAME ?= dev
 # Some tests read Istio's own files, which are not part of this project. Where LATEEN_CONFORMANCE does
 # not name them those tests are left out, and make test says so; CI must name them.
 WITHOUT := $(if $(LATEEN_CONFORMANCE)$(CI),,bookinfo)
@@ -37,6 +39,16 @@ test-mesh: build ## The demo, rules, endings, Istio's bookinfo and wrong input, 
 .PHONY: build
 build: machine ## Build what ships, in release mode
 	@cargo build --release --locked --bins -p lateen-cli -p lateen-control-plane -p lateen-proxy -p lateen-interception -p lateen-cni -p lateen-lab
+
+.PHONY: cluster-up
+cluster-up: ## Bring up a real Kubernetes on this machine, named NAME (dev); needs root (ARGS='--nodes 2')
+	@cargo build --quiet --locked -p lateen-cluster
+	@$(CARGO_TARGET_DIR)/debug/lateen-cluster up $(NAME) $(ARGS)
+
+.PHONY: cluster-down
+cluster-down: ## End the cluster NAME (dev) and remove all of it
+	@cargo build --quiet --locked -p lateen-cluster
+	@$(CARGO_TARGET_DIR)/debug/lateen-cluster down $(NAME)
 
 .PHONY: images
 images: ## Build static programs and write an OCI archive of each image (ARGS='--profile release' is quicker)

@@ -54,13 +54,8 @@ impl ApiServer {
         let [client, peer, port] = free_ports()?;
         let url = |port| format!("http://127.0.0.1:{port}");
         let data = folder.path().join("etcd");
-        let etcd = Process::start(Start {
-            name: "etcd",
-            program: &etcd,
-            arguments: words(components::etcd(&data, &url(client), &url(peer))),
-            environment: Vec::new(),
-            logs: folder.path(),
-        })?;
+        let arguments = words(components::etcd(&data, &url(client), &url(peer)));
+        let etcd = Process::start(&Start::new(&etcd, arguments, folder.path()))?;
         let admin = Subject { file: "admin", user: "admin", group: "system:masters" };
         let admin = certificates.sign(admin, &[])?;
         let config = folder.path().join("kubeconfig");
@@ -91,13 +86,9 @@ impl ApiServer {
         let programs = binaries::kubernetes(Version::V1_36).await?;
         let certificates = self.certificates.path("");
         let config = self.kubeconfig();
-        let mut controllers = Process::start(Start {
-            name: "kube-controller-manager",
-            program: &programs.join("kube-controller-manager"),
-            arguments: words(components::controller_manager(config, &certificates, None)),
-            environment: Vec::new(),
-            logs: self.folder.path(),
-        })?;
+        let program = programs.join("kube-controller-manager");
+        let arguments = words(components::controller_manager(config, &certificates));
+        let mut controllers = Process::start(&Start::new(&program, arguments, self.folder.path()))?;
         let account = ["get", "serviceaccount", "default", "--namespace=default"];
         controllers.until("makes no service accounts", READY, || self.look(&account)).await?;
         self.controllers = Some(controllers);
@@ -154,13 +145,9 @@ impl ApiServer {
             serving: &self.serving,
             kubelet_client: None,
         };
-        let mut server = Process::start(Start {
-            name: "kube-apiserver",
-            program: &self.programs.join("kube-apiserver"),
-            arguments: words(components::api_server(&flags)),
-            environment: Vec::new(),
-            logs: self.folder.path(),
-        })?;
+        let program = self.programs.join("kube-apiserver");
+        let arguments = words(components::api_server(&flags));
+        let mut server = Process::start(&Start::new(&program, arguments, self.folder.path()))?;
         server.until("is not ready", READY, || self.look(&["get", "--raw", "/readyz"])).await?;
         self.server = Some(server);
         Ok(())

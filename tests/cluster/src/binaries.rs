@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::{ClusterError, settings};
 
 pub use build::GoProgram;
+pub(crate) use build::say;
 
 /// A version of Kubernetes. The cluster runs [`Version::V1_36`]; of others there is the API server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +92,16 @@ pub async fn helm() -> Result<PathBuf, ClusterError> {
     let program =
         GoProgram { module: module_folder("helm"), names: vec!["helm"], symbols: Vec::new() };
     Ok(built(program).await?.join("helm"))
+}
+
+/// Folder with CoreDNS.
+///
+/// # Errors
+/// When Go cannot build it.
+pub(crate) async fn coredns() -> Result<PathBuf, ClusterError> {
+    let program =
+        GoProgram { module: module_folder("coredns"), names: vec!["coredns"], symbols: Vec::new() };
+    built(program).await
 }
 
 /// A program of Lateen, built beside this one or named by `LATEEN_BIN`.

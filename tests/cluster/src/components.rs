@@ -77,13 +77,9 @@ pub(crate) fn api_server(flags: &ApiServerFlags) -> Vec<String> {
 }
 
 /// The controller manager.
-pub(crate) fn controller_manager(
-    kubeconfig: &Path,
-    certificates: &Path,
-    pods: Option<&str>,
-) -> Vec<String> {
+pub(crate) fn controller_manager(kubeconfig: &Path, certificates: &Path) -> Vec<String> {
     let file = |name: &str| certificates.join(name).display().to_string();
-    let mut words = vec![
+    vec![
         format!("--kubeconfig={}", kubeconfig.display()),
         format!("--root-ca-file={}", file("ca.crt")),
         format!("--service-account-private-key-file={}", file("sa.key")),
@@ -92,10 +88,14 @@ pub(crate) fn controller_manager(
         "--use-service-account-credentials=true".to_owned(),
         "--leader-elect=false".to_owned(),
         "--secure-port=0".to_owned(),
-    ];
-    if let Some(range) = pods {
-        words.push("--allocate-node-cidrs=true".to_owned());
-        words.push(format!("--cluster-cidr={range}"));
-    }
-    words
+    ]
+}
+
+/// The scheduler.
+pub(crate) fn scheduler(kubeconfig: &Path) -> Vec<String> {
+    vec![
+        format!("--kubeconfig={}", kubeconfig.display()),
+        "--leader-elect=false".to_owned(),
+        "--secure-port=0".to_owned(),
+    ]
 }

@@ -5,6 +5,7 @@
 pub mod api_server;
 pub mod binaries;
 mod certificates;
+pub mod cluster;
 mod components;
 mod error;
 mod kubeconfig;

@@ -23,18 +23,24 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const TAIL: usize = 12;
 
 /// What is started.
-#[derive(Debug)]
-pub(crate) struct Start<'a> {
+#[derive(Debug, Clone)]
+pub(crate) struct Start {
     /// What it is called in messages, and its log.
-    pub(crate) name: &'a str,
+    pub(crate) name: String,
     /// The program.
-    pub(crate) program: &'a Path,
+    pub(crate) program: PathBuf,
     /// Its arguments.
     pub(crate) arguments: Vec<OsString>,
-    /// Additional environment.
-    pub(crate) environment: Vec<(&'a str, OsString)>,
     /// Folder of logs.
-    pub(crate) logs: &'a Path,
+    pub(crate) logs: PathBuf,
+}
+
+impl Start {
+    /// `program` with `arguments`, which logs to a file of its name in `logs`.
+    pub(crate) fn new(program: &Path, arguments: Vec<OsString>, logs: &Path) -> Self {
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self { name, program: program.to_owned(), arguments, logs: logs.to_owned() }
+    }
 }
 
 /// A running component. Killed when dropped.
@@ -47,19 +53,28 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts a component.
-    pub(crate) fn start(start: Start) -> Result<Self, ClusterError> {
+    pub(crate) fn start(start: &Start) -> Result<Self, ClusterError> {
         let log = start.logs.join(format!("{}.log", start.name));
-        std::fs::create_dir_all(start.logs).map_err(ClusterError::file(start.logs))?;
+        std::fs::create_dir_all(&start.logs).map_err(ClusterError::file(&start.logs))?;
         let out = OpenOptions::new().create(true).append(true).open(&log);
         let out = out.map_err(ClusterError::file(&log))?;
         let errors = out.try_clone().map_err(ClusterError::file(&log))?;
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(start.program).args(start.arguments);
-        command.envs(start.environment);
+        command.args(["--pdeathsig", "KILL", "--"]).arg(&start.program).args(&start.arguments);
         command.stdin(Stdio::null()).stdout(out).stderr(errors);
-        let failed = |source| ClusterError::Start { program: start.name.to_owned(), source };
+        let failed = |source| ClusterError::Start { program: start.name.clone(), source };
         let child = spawn(command).map_err(failed)?;
-        Ok(Self { name: start.name.to_owned(), log, child })
+        Ok(Self { name: start.name.clone(), log, child })
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// An error when it has ended.

@@ -1,7 +1,10 @@
 //! What the environment says, and where things are. The only place of this crate that reads either.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
 
 /// Where programs that were built are kept where `LATEEN_CACHE` names no folder.
 const CACHE: &str = "/var/tmp/lateen-cache";
@@ -39,4 +42,92 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/go/bin"].map(PathBuf::from);
     let mut folders = env::split_paths(&path).chain(system);
     folders.find_map(|folder| Some(folder.join(name)).filter(|file| file.is_file()))
+}
+
+/// A real Kubernetes on this machine, for tests.
+#[derive(Debug, Parser)]
+#[command(name = "lateen-cluster", version)]
+pub struct Cli {
+    /// Folder of all clusters
+    #[arg(long, global = true, default_value = crate::cluster::CLUSTERS, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Verb,
+}
+
+/// What the program does.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Bring a cluster up
+    Up {
+        /// Its name
+        #[arg(default_value = "dev")]
+        name: String,
+        /// How many nodes it has
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        nodes: u8,
+    },
+    /// End a cluster and remove everything of it, also what a killed one has left
+    Down {
+        /// Its name
+        #[arg(default_value = "dev")]
+        name: String,
+    },
+    /// List clusters
+    Ls,
+    /// Run kubectl for a cluster
+    Kubectl {
+        /// Its name
+        name: String,
+        /// Arguments of kubectl
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run a command in the namespaces of a node
+    Exec {
+        /// Name of the cluster
+        name: String,
+        /// Number of the node
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        node: u8,
+        /// The command
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Import image archives on every node
+    Load {
+        /// Name of the cluster
+        name: String,
+        /// The archives
+        #[arg(required = true)]
+        archives: Vec<PathBuf>,
+    },
+    /// Kill a component, which is then started again: kube-apiserver, etcd, kubelet, containerd ...
+    Kill {
+        /// Name of the cluster
+        name: String,
+        /// The component
+        component: String,
+    },
+    /// Make namespaces and start the holder
+    #[command(hide = true)]
+    Enter {
+        /// Folder of the cluster
+        folder: PathBuf,
+    },
+    /// Bring up and keep a cluster
+    #[command(hide = true)]
+    Hold {
+        /// Folder of the cluster
+        folder: PathBuf,
+    },
+    /// Bring up and keep a node
+    #[command(hide = true)]
+    Node {
+        /// Folder of the cluster
+        folder: PathBuf,
+        /// Number of the node
+        node: u8,
+    },
 }
