@@ -7,6 +7,7 @@
 //! What is written is a strategic merge patch, not an apply: a hook of which fields had been
 //! applied by us could not be removed by whoever else applies the configuration.
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::admissionregistration::v1::WebhookClientConfig;
@@ -15,8 +16,8 @@ use serde_json::{Value, json};
 
 use super::roots::Roots;
 
-/// Former roots that are remembered; a bundle is no place to store things.
-const REMEMBERED: usize = 64;
+/// Former roots that stay in one bundle; it is no place to store things.
+const REMEMBERED: usize = 16;
 
 /// How hooks that call us are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,46 +64,48 @@ impl Callee {
 }
 
 /// Roots that are in bundles though nobody wants them any more: each stays for a while.
+///
+/// One that comes back begins anew: somebody else wants it, and both can be served.
 #[derive(Debug)]
 pub struct Former {
     grace: Duration,
-    /// Since when each is unwanted.
-    since: Vec<(CertificateDer<'static>, Duration)>,
+    /// Of each bundle that holds unwanted roots: those, and since when.
+    since: HashMap<String, Vec<(CertificateDer<'static>, Duration)>>,
 }
 
 impl Former {
     /// Former roots stay for `grace`.
     #[must_use]
     pub fn new(grace: Duration) -> Self {
-        Self { grace, since: Vec::new() }
+        Self { grace, since: HashMap::new() }
     }
 
-    /// What a bundle that holds `present` should hold at `now` (of a clock that does not jump; `date`
-    /// is for certificates). `None` when it does.
+    /// What the bundle `name`, which holds `present`, should hold at `now` (of a clock that does not
+    /// jump; the date is for certificates). `None` when it does.
     pub fn next(
         &mut self,
+        name: &str,
         wanted: &Roots,
         present: &Roots,
         (now, date): (Duration, SystemTime),
     ) -> Option<Roots> {
-        self.since.retain(|(root, _)| !wanted.iter().any(|it| it == root));
-        let unwanted = present.lasting(date).filtered(|root| !wanted.iter().any(|it| it == *root));
-        let kept =
-            unwanted.filtered(|root| self.age(root, now).is_some_and(|age| age < self.grace));
-        let next = wanted.and(&kept);
+        let unwanted = present.lasting(date).filtered(|root| !wanted.has(root));
+        let mut since = self.since.remove(name).unwrap_or_default();
+        since.retain(|(root, _)| unwanted.has(root));
+        let known =
+            |since: &[(CertificateDer<'_>, _)], root| since.iter().any(|(it, _)| it == root);
+        for root in unwanted.iter() {
+            if since.len() < REMEMBERED && !known(&since, root) {
+                since.push((root.clone(), now));
+            }
+        }
+        let mut next = wanted.clone();
+        let young = since.iter().filter(|(_, since)| now.saturating_sub(*since) < self.grace);
+        young.for_each(|(root, _)| next.add(root));
+        if !since.is_empty() {
+            self.since.insert(name.to_owned(), since);
+        }
         (next != *present).then_some(next)
-    }
-
-    /// For how long a root is unwanted; `None` when there are too many of them to tell.
-    fn age(&mut self, root: &CertificateDer<'static>, now: Duration) -> Option<Duration> {
-        if let Some((_, since)) = self.since.iter().find(|(it, _)| it == root) {
-            return Some(now.saturating_sub(*since));
-        }
-        if self.since.len() >= REMEMBERED {
-            return None;
-        }
-        self.since.push((root.clone(), now));
-        Some(Duration::ZERO)
     }
 }
 
@@ -165,8 +168,8 @@ mod tests {
     fn what_is_missing_is_added_and_what_is_there_is_left() {
         let mut former = Former::new(Duration::from_secs(600));
         let a = root();
-        assert_eq!(former.next(&a, &Roots::default(), minutes(0)), Some(a.clone()));
-        assert_eq!(former.next(&a, &a, minutes(0)), None);
+        assert_eq!(former.next("x", &a, &Roots::default(), minutes(0)), Some(a.clone()));
+        assert_eq!(former.next("x", &a, &a, minutes(0)), None);
     }
 
     #[test]
@@ -174,14 +177,20 @@ mod tests {
         let mut former = Former::new(Duration::from_secs(600));
         let (a, b) = (root(), root());
         let both = a.and(&b);
-        assert_eq!(former.next(&b, &a, minutes(0)), Some(both.clone()), "published beside it");
-        assert_eq!(former.next(&b, &both, minutes(9)), None);
-        assert_eq!(former.next(&b, &both, minutes(10)), Some(b.clone()));
-        assert_eq!(former.next(&b, &both, minutes(11)), Some(b.clone()), "it does not come back");
+        assert_eq!(former.next("x", &b, &a, minutes(0)), Some(both.clone()), "published beside it");
+        assert_eq!(former.next("x", &b, &both, minutes(9)), None);
+        assert_eq!(former.next("x", &b, &both, minutes(10)), Some(b.clone()));
+        assert_eq!(former.next("x", &b, &b, minutes(11)), None);
+        // It comes back, because another wants it: both are served, and nobody fights.
+        assert_eq!(former.next("x", &b, &both, minutes(11)), None);
+        assert_eq!(former.next("x", &b, &both, minutes(20)), None);
+        assert_eq!(former.next("y", &b, &both, minutes(20)), None, "each bundle has its time");
+        assert_eq!(former.next("x", &b, &both, minutes(21)), Some(b.clone()));
         // Wanted again, and then no more: its time begins anew.
-        assert_eq!(former.next(&both, &b, minutes(12)), Some(both.clone()));
-        assert_eq!(former.next(&b, &both, minutes(13)), None);
-        assert_eq!(former.next(&b, &both, minutes(23)), Some(b));
+        assert_eq!(former.next("x", &both, &b, minutes(22)), Some(both.clone()));
+        assert_eq!(former.next("x", &both, &both, minutes(23)), None);
+        assert_eq!(former.next("x", &b, &both, minutes(24)), None);
+        assert_eq!(former.next("x", &b, &both, minutes(34)), Some(b));
     }
 
     #[test]
@@ -189,7 +198,7 @@ mod tests {
         let mut former = Former::new(Duration::from_secs(600));
         let (a, b) = (root(), root());
         let later = (Duration::ZERO, SystemTime::now() + 2 * ROOT_LIFETIME);
-        assert_eq!(former.next(&b, &a.and(&b), later), Some(b));
+        assert_eq!(former.next("x", &b, &a.and(&b), later), Some(b));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use super::ask::{Failure, Trouble, ask, explain_watch};
 use super::ca_bundle::Former;
 use super::denied::{Tried, is_terminating};
 use super::mirror::{Change, Mirror};
+use super::owner;
 use super::roots::Roots;
 use crate::cluster::Cluster;
 use crate::serve::readiness::Readiness;
@@ -66,24 +67,29 @@ pub fn is_served(namespace: &Namespace) -> bool {
 /// What the ConfigMap of a namespace should hold, when it does not. `now` as in [`Former::next`].
 pub fn due(
     former: &mut Former,
+    namespace: &str,
     wanted: &Roots,
     present: Option<&Present>,
     now: (Duration, SystemTime),
 ) -> Option<Roots> {
     let Some(present) = present else { return Some(wanted.clone()) };
-    let next = former.next(wanted, &present.roots, now);
+    let next = former.next(namespace, wanted, &present.roots, now);
     next.or_else(|| (!present.labelled).then(|| present.roots.clone()))
 }
 
-/// The ConfigMap as it is applied.
+/// The ConfigMap as it is applied; with an owner it goes when the owner goes.
 #[must_use]
-pub fn config_map(roots: &Roots) -> Value {
-    json!({
+pub fn config_map(roots: &Roots, owner: Option<&Value>) -> Value {
+    let mut map = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": NAME, "labels": {LABEL.0: LABEL.1}},
         "data": {KEY: roots.pem()},
-    })
+    });
+    if let Some(owner) = owner {
+        map["metadata"]["ownerReferences"] = json!([owner]);
+    }
+    map
 }
 
 /// The writer.
@@ -91,6 +97,9 @@ pub fn config_map(roots: &Roots) -> Value {
 pub struct RootCertificates {
     cluster: Cluster,
     wanted: watch::Receiver<Roots>,
+    /// Our chart's cluster role, and the reference to it.
+    role: String,
+    owner: Option<Value>,
     former: Former,
     begun: Instant,
     namespaces: Mirror<()>,
@@ -102,6 +111,7 @@ pub struct RootCertificates {
     writing: BTreeSet<String>,
     writes: Trouble,
     watches: Trouble,
+    owners: Trouble,
 }
 
 /// A write that has ended.
@@ -109,10 +119,12 @@ pub struct RootCertificates {
 struct Written(String, Result<ConfigMap, Failure>);
 
 impl RootCertificates {
-    /// A writer of the `wanted` roots, which keeps former ones for `grace`.
+    /// A writer of the `wanted` roots, which keeps former ones for `grace`, on behalf of the chart's
+    /// cluster role `role`.
     #[must_use]
     pub fn new(
         cluster: &Cluster,
+        role: String,
         wanted: watch::Receiver<Roots>,
         grace: Duration,
         readiness: &Arc<Readiness>,
@@ -120,6 +132,8 @@ impl RootCertificates {
         Self {
             cluster: cluster.clone(),
             wanted,
+            role,
+            owner: None,
             former: Former::new(grace),
             begun: Instant::now(),
             namespaces: Mirror::default(),
@@ -129,6 +143,7 @@ impl RootCertificates {
             writing: BTreeSet::new(),
             writes: Trouble::none("root certificates", Arc::clone(readiness)),
             watches: Trouble::none("watch for root certificates", Arc::clone(readiness)),
+            owners: Trouble::none("owner of root certificates", Arc::clone(readiness)),
         }
     }
 
@@ -159,9 +174,11 @@ impl RootCertificates {
         let mut maps = watcher(maps, only).default_backoff().boxed();
         let mut writes = FuturesUnordered::new();
         let mut look = Instant::now() + LOOK;
+        self.own().await;
         loop {
             while let Some((namespace, roots)) = self.next(writes.len()) {
-                writes.push(write(self.cluster.client.clone(), namespace, roots));
+                let map = config_map(&roots, self.owner.as_ref());
+                writes.push(write(self.cluster.client.clone(), namespace, map));
             }
             let changed = tokio::select! {
                 Some(event) = namespaces.next() => self.namespace(event),
@@ -177,6 +194,7 @@ impl RootCertificates {
                 }
                 () = tokio::time::sleep_until(look) => {
                     look = Instant::now() + LOOK;
+                    self.own().await;
                     Change::All
                 }
             };
@@ -189,6 +207,17 @@ impl RootCertificates {
                     self.dirty.extend(self.namespaces.iter().map(|(name, ())| name.clone()));
                 }
             }
+        }
+    }
+
+    /// Looks for the owner of what is written; where it cannot be told, that of before stays.
+    async fn own(&mut self) {
+        match owner::reference(&self.cluster, &self.role).await {
+            Ok(owner) => {
+                self.owner = owner;
+                self.owners.over();
+            }
+            Err(failure) => drop(self.owners.again(failure.to_string())),
         }
     }
 
@@ -206,7 +235,9 @@ impl RootCertificates {
             if self.namespaces.get(&namespace).is_none() {
                 continue;
             }
-            if let Some(roots) = due(&mut self.former, &wanted, self.maps.get(&namespace), now) {
+            if let Some(roots) =
+                due(&mut self.former, &namespace, &wanted, self.maps.get(&namespace), now)
+            {
                 self.writing.insert(namespace.clone());
                 return Some((namespace, roots));
             }
@@ -264,11 +295,11 @@ impl RootCertificates {
     }
 }
 
-async fn write(client: Client, namespace: String, roots: Roots) -> Written {
+async fn write(client: Client, namespace: String, map: Value) -> Written {
     let maps = Api::<ConfigMap>::namespaced(client, &namespace);
     let tried = Tried::new("patch", "configmaps").named(NAME).within(&namespace);
-    let (body, params) = (config_map(&roots), PatchParams::apply(MANAGER).force());
-    let outcome = ask(tried, maps.patch(NAME, &params, &Patch::Apply(&body))).await;
+    let params = PatchParams::apply(MANAGER).force();
+    let outcome = ask(tried, maps.patch(NAME, &params, &Patch::Apply(&map))).await;
     Written(namespace, outcome)
 }
 
@@ -305,16 +336,20 @@ mod tests {
         let now = (Duration::ZERO, SystemTime::now());
         let mut former = Former::new(Duration::from_secs(600));
         let (a, b) = (root(), root());
-        assert_eq!(due(&mut former, &a, None, now), Some(a.clone()));
-        let ours = map(config_map(&a));
-        assert_eq!(due(&mut former, &a, Some(&ours), now), None);
+        assert_eq!(due(&mut former, "shop", &a, None, now), Some(a.clone()));
+        let ours = map(config_map(&a, None));
+        assert_eq!(due(&mut former, "shop", &a, Some(&ours), now), None);
         let bare = map(json!({"metadata": {}, "data": {"root-cert.pem": a.pem()}}));
-        assert_eq!(due(&mut former, &a, Some(&bare), now), Some(a.clone()), "the label");
+        assert_eq!(due(&mut former, "shop", &a, Some(&bare), now), Some(a.clone()), "the label");
         for broken in [json!({"data": {"root-cert.pem": "no"}}), json!({"data": {}})] {
             let mut broken = broken;
             broken["metadata"] = json!({"labels": {"istio.io/config": "true"}});
-            assert_eq!(due(&mut former, &a, Some(&map(broken)), now), Some(a.clone()));
+            assert_eq!(due(&mut former, "shop", &a, Some(&map(broken)), now), Some(a.clone()));
         }
-        assert_eq!(due(&mut former, &b, Some(&ours), now), Some(a.and(&b)), "both for a while");
+        assert_eq!(
+            due(&mut former, "shop", &b, Some(&ours), now),
+            Some(a.and(&b)),
+            "both for a while"
+        );
     }
 }

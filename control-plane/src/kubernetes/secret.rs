@@ -255,7 +255,7 @@ mod tests {
         let mixed = CaFiles { key: b.key.clone(), ..a.clone() };
         let text = refusal(Some(&plugged_in(&mixed)), Some(&own), now);
         assert!(text.contains("the CA key is not the key of the CA certificate"), "{text}");
-        let foreign = CaFiles { roots: b.roots.clone(), chain: String::new(), ..a.clone() };
+        let foreign = CaFiles { roots: b.roots, chain: String::new(), ..a.clone() };
         let text = refusal(Some(&plugged_in(&foreign)), Some(&own), now);
         assert!(text.contains("does not lead to a certificate of root-cert.pem"), "{text}");
         assert!(!text.contains(a.key.lines().nth(1).unwrap()), "no key in a message");

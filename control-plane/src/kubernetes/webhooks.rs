@@ -198,7 +198,8 @@ impl Webhooks {
         let now = (self.begun.elapsed(), SystemTime::now());
         let former = &mut self.former;
         let mut due = |mirror: &Mirror<Configuration>| -> Vec<_> {
-            let all = mirror.iter().map(|(name, it)| (name.clone(), it.due(former, &wanted, now)));
+            let all =
+                mirror.iter().map(|(name, it)| (name.clone(), it.due(name, former, &wanted, now)));
             all.filter_map(|(name, patch)| Some((name, patch?))).collect()
         };
         let (mutating, validating) = (due(&self.mutating), due(&self.validating));
@@ -237,15 +238,16 @@ impl Configuration {
     /// The patch that is due.
     fn due(
         &self,
+        configuration: &str,
         former: &mut Former,
         wanted: &Roots,
         now: (Duration, SystemTime),
     ) -> Option<serde_json::Value> {
-        let bundles: Vec<_> = self
-            .hooks
-            .iter()
-            .filter_map(|hook| Some((hook.name.clone(), former.next(wanted, &hook.bundle, now)?)))
-            .collect();
+        let mut next = |hook: &Hook| {
+            let name = format!("{configuration}/{}", hook.name);
+            Some((hook.name.clone(), former.next(&name, wanted, &hook.bundle, now)?))
+        };
+        let bundles: Vec<_> = self.hooks.iter().filter_map(&mut next).collect();
         (!bundles.is_empty()).then(|| patch(&self.names, &bundles))
     }
 }
@@ -315,7 +317,7 @@ mod tests {
         let configuration = of_mutating(&callee, &object).unwrap();
         let mut former = Former::new(Duration::from_secs(1));
         let now = (Duration::ZERO, SystemTime::now());
-        let patch = configuration.due(&mut former, &a, now).unwrap();
+        let patch = configuration.due("y", &mut former, &a, now).unwrap();
         let names = |field: &str| -> Vec<_> {
             let hooks = patch[field].as_array().unwrap().iter();
             hooks.map(|hook| hook["name"].as_str().unwrap().to_owned()).collect()
