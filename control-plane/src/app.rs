@@ -19,6 +19,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use lateen_identity::TrustDomain;
 use lateen_identity::tls::{ClientAuth, ClientVerifier, server_config};
+use lateen_webhook::admission::Injector;
 use lateen_webhook::server::{Limits, Webhook};
 use lateen_xds::discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use lateen_xds::istio::ca_server::CertificateServer;
@@ -234,21 +235,21 @@ impl App {
             metrics,
         ));
         let (counters, limits) = (Arc::clone(&monitor.injections), Limits::default());
-        let webhook = Webhook { injector, counters, limits };
+        let webhook = Webhook { injector: Arc::clone(&injector), counters, limits };
         let services = Services { discovery, certificates, callers, webhook };
         self.serve(ports, services, &authority, trust_domain)?;
-        self.write(settings, authority);
+        self.write(settings, authority, injector);
         Ok(())
     }
 
     /// Keeps the authority; in a cluster, writes what others must know of it.
-    fn write(&self, settings: &Settings, authority: Authority) {
+    fn write(&self, settings: &Settings, authority: Authority, injector: Arc<ArcSwap<Injector>>) {
         let stage = &self.configuration;
         let bundles = match &self.cluster {
             None => watch::channel(Bundles::default()).1,
             Some(cluster) => {
-                let (roots, readiness) = (authority.published(), &self.monitor.readiness);
-                writers::begin(cluster, settings, roots, readiness, stage)
+                let contents = writers::Contents { roots: authority.published(), injector };
+                writers::begin(cluster, settings, contents, &self.monitor.readiness, stage)
             }
         };
         stage.tasks.spawn(authority.keep(bundles, stage.stop.clone()));

@@ -1,5 +1,6 @@
 //! What is written to the API server: the authority's Secret, the root certificate of every
-//! namespace, the CA bundle of the webhooks; and who of the replicas writes.
+//! namespace, the CA bundle of the webhooks, what injects while they are away; and who of the replicas
+//! writes.
 //!
 //! What to write given what is there is decided by pure functions; thin shells around them watch
 //! and write. Reading the mesh's objects is not done here.
@@ -8,8 +9,10 @@ pub mod ask;
 pub mod ca_bundle;
 pub mod denied;
 pub mod election;
+pub mod fallback;
 pub mod lease;
 pub mod mirror;
+pub mod owner;
 pub mod root_certificates;
 pub mod roots;
 pub mod secret;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use lateen_webhook::admission::Injector;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -11,6 +13,7 @@ use super::Stage;
 use crate::cluster::Cluster;
 use crate::kubernetes::ca_bundle::Callee;
 use crate::kubernetes::election::Timing;
+use crate::kubernetes::fallback::Fallback;
 use crate::kubernetes::lease::Candidate;
 use crate::kubernetes::root_certificates::RootCertificates;
 use crate::kubernetes::roots::Roots;
@@ -29,26 +32,44 @@ const PART: &str = "webhook";
 /// take discovery away.
 const BUNDLE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Begins to write `roots`; the channel tells what the webhooks' callers trust.
+/// Cluster role of the chart.
+const ROLE: &str = "istiod-clusterrole";
+/// Cluster role of the chart while the fallback is on.
+const FALLBACK_ROLE: &str = "istiod-fallback";
+
+/// What is written.
+#[derive(Debug)]
+pub(super) struct Contents {
+    /// Whom workloads and the webhooks' callers are to trust.
+    pub(super) roots: watch::Receiver<Roots>,
+    /// The settings in force of injection.
+    pub(super) injector: Arc<ArcSwap<Injector>>,
+}
+
+/// Begins to write `contents`; the channel tells what the webhooks' callers trust.
 pub(super) fn begin(
     cluster: &Cluster,
     settings: &Settings,
-    roots: watch::Receiver<Roots>,
+    contents: Contents,
     readiness: &Arc<Readiness>,
     stage: &Stage,
 ) -> watch::Receiver<Bundles> {
+    let Contents { roots, injector } = contents;
     let grace = settings.root_overlap.saturating_mul(FORMER);
     let lease = settings.revised(LEASE);
     let (candidate, leads) =
         Candidate::new(cluster, lease, Timing::default(), Arc::clone(readiness));
     let (webhooks, bundles) =
         Webhooks::new(cluster, callee(settings), roots.clone(), grace, readiness);
-    let certificates = RootCertificates::new(cluster, roots.clone(), grace, readiness);
+    let role = |name| format!("{}-{}", settings.revised(name), settings.namespace);
+    let certificates = RootCertificates::new(cluster, role(ROLE), roots.clone(), grace, readiness);
     // The Lease is given back when nothing is written any more.
     let writers = TaskTracker::new();
     let stop = || stage.stop.clone();
     stage.tasks.spawn(writers.track_future(webhooks.run(leads.clone(), stop())));
-    stage.tasks.spawn(writers.track_future(certificates.run(leads, stop())));
+    stage.tasks.spawn(writers.track_future(certificates.run(leads.clone(), stop())));
+    let fallback = Fallback::new(cluster, injector, role(FALLBACK_ROLE), readiness);
+    stage.tasks.spawn(writers.track_future(fallback.run(leads, stop())));
     writers.close();
     stage.tasks.spawn(candidate.run(stop(), writers));
     readiness.waits(PART, "what the API server trusts is not known yet");
