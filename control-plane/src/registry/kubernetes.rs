@@ -1,8 +1,9 @@
 //! Kubernetes Services and who answers for them.
 //!
-//! Endpoints come from the service's endpoint slices. A service that has a selector and no slice at
-//! all takes the ready pods that the selector picks: a directory of manifests has no controller
-//! that makes slices. Source: Istio's Kubernetes registry.
+//! Endpoints come from the service's endpoint slices. One that names a pod waits for it: without the
+//! pod nobody knows whether it takes mutual TLS, and the two arrive on streams of their own. A service
+//! that has a selector and no slice at all takes the ready pods that the selector picks: a directory
+//! of manifests has no controller that makes slices. Source: Istio's Kubernetes registry.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -122,9 +123,9 @@ impl Read<'_> {
         let namespace = meta.namespace_or_empty();
         let all = service.spec.publish_not_ready_addresses == Some(true);
         let mut found = match self.slices.get(&(namespace, meta.name.as_str())) {
-            Some(slices) => {
-                slices.iter().flat_map(|slice| self.of_slice(slice, port, all)).collect()
-            }
+            Some(slices) => of_family(&service.spec, slices)
+                .flat_map(|slice| self.of_slice(slice, port, all))
+                .collect(),
             None if service.spec.selector.is_empty() => Vec::new(),
             None => self.of_pods(service, port, all),
         };
@@ -148,22 +149,33 @@ impl Read<'_> {
             TargetPort::Name(_) => port.port,
         });
         let ready = slice.endpoints.iter().filter(|it| all || it.conditions.ready != Some(false));
-        let addresses = ready.filter_map(|it| {
-            let address: IpAddr = it.addresses.first()?.parse().ok()?;
-            Some(self.at(address, number, slice.metadata.namespace_or_empty()))
-        });
-        addresses.collect()
+        let namespace = slice.metadata.namespace_or_empty();
+        ready.filter_map(|it| self.at(it, number, namespace)).collect()
     }
 
-    /// What is known of an address of a slice; nothing, where no pod has it.
-    fn at(&self, address: IpAddr, port: u16, namespace: &str) -> Endpoint {
+    /// What is known of an endpoint of a slice; little, where it is no pod's. `None` while the pod
+    /// that it names is not known.
+    fn at(&self, endpoint: &core::Endpoint, port: u16, namespace: &str) -> Option<Endpoint> {
+        let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
         let text = address.to_string();
-        match self.workloads.at(address) {
-            Some(pod) if pod.metadata.namespace_or_empty() == namespace => {
-                self.workloads.endpoint(pod, (&text, port), self.context)
+        let named = endpoint.target_ref.as_ref().and_then(|target| {
+            let of_pod = target.get("kind").is_some_and(|kind| kind == "Pod");
+            target.get("name").filter(|_| of_pod)
+        });
+        let pod = match named {
+            Some(name) => Some(self.workloads.named(namespace, name)?),
+            None => self
+                .workloads
+                .at(address)
+                .filter(|pod| pod.metadata.namespace_or_empty() == namespace),
+        };
+        Some(match pod {
+            Some(pod) => self.workloads.endpoint(pod, (&text, port), self.context),
+            None => {
+                let locality = self.workloads.locality(endpoint.node_name.as_deref());
+                Endpoint { locality, ..outside(text, port) }
             }
-            _ => outside(text, port),
-        }
+        })
     }
 
     fn of_pods(
@@ -187,6 +199,24 @@ impl Read<'_> {
         });
         endpoints.collect()
     }
+}
+
+/// The slices that are used: a pod with addresses of two families stands in slices of both, and
+/// counts once. The pods of a headless service are reached at whichever the client looked up.
+fn of_family<'a>(
+    spec: &core::ServiceSpec,
+    slices: &'a [&'a EndpointSlice],
+) -> impl Iterator<Item = &'a EndpointSlice> {
+    let primary = spec.ip_families.first().filter(|family| {
+        let of_it =
+            |slice: &&EndpointSlice| slice.address_type == **family && !slice.endpoints.is_empty();
+        !spec.is_headless() && slices.iter().any(of_it)
+    });
+    let primary = primary.cloned();
+    let used = move |slice: &&EndpointSlice| {
+        primary.as_ref().is_none_or(|family| slice.address_type == *family)
+    };
+    slices.iter().copied().filter(used)
 }
 
 /// The port of the pods behind a port of a service.

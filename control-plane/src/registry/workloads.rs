@@ -18,6 +18,7 @@ use crate::translate::input::Endpoint;
 #[derive(Debug, Default)]
 pub struct Workloads<'a> {
     by_address: HashMap<IpAddr, &'a Pod>,
+    by_name: HashMap<(&'a str, &'a str), &'a Pod>,
     pods: Vec<&'a Pod>,
     localities: HashMap<&'a str, String>,
 }
@@ -35,6 +36,8 @@ impl<'a> Workloads<'a> {
         for pod in &objects.pods {
             let pod = &pod.object;
             workloads.pods.push(pod);
+            let meta = &pod.metadata;
+            workloads.by_name.insert((meta.namespace_or_empty(), &meta.name), pod);
             if pod.is_finished() || pod.spec.host_network == Some(true) {
                 continue;
             }
@@ -49,6 +52,16 @@ impl<'a> Workloads<'a> {
         self.by_address.get(&address).copied()
     }
 
+    /// The pod of a namespace and name.
+    pub(crate) fn named(&self, namespace: &str, name: &str) -> Option<&'a Pod> {
+        self.by_name.get(&(namespace, name)).copied()
+    }
+
+    /// `region/zone/subzone` of a node; empty where it is not known.
+    pub(crate) fn locality(&self, node: Option<&str>) -> String {
+        node.and_then(|node| self.localities.get(node)).cloned().unwrap_or_default()
+    }
+
     /// All pods, in the order in which they were read.
     pub(crate) fn pods(&self) -> impl Iterator<Item = &'a Pod> {
         self.pods.iter().copied()
@@ -60,7 +73,7 @@ impl<'a> Workloads<'a> {
         let namespace = meta.namespace_or_empty();
         let labels = &meta.labels;
         let own = labels.get(label::LOCALITY).map(|text| text.replace('.', "/"));
-        let on_node = pod.spec.node_name.as_deref().and_then(|node| self.localities.get(node));
+        let on_node = || self.locality(pod.spec.node_name.as_deref());
         let name = Workload::of_pod(meta).name;
         Endpoint {
             address: at.0.to_owned(),
@@ -68,7 +81,7 @@ impl<'a> Workloads<'a> {
             identity: identity(context, namespace, pod.service_account()),
             mutual_tls: takes_mutual_tls(context, namespace, labels, at.1),
             healthy: true,
-            locality: own.or_else(|| on_node.cloned()).unwrap_or_default(),
+            locality: own.unwrap_or_else(on_node),
             weight: 1,
             workload: described(&name, namespace, labels, context),
             labels: labels.clone(),

@@ -37,6 +37,8 @@ const POD_SPEC: [&str; 7] = [
     "initContainers",
 ];
 const POD_STATUS: [&str; 4] = ["phase", "podIP", "podIPs", "conditions"];
+const ENDPOINT: [&str; 4] = ["addresses", "conditions", "nodeName", "targetRef"];
+const TARGET: [&str; 2] = ["kind", "name"];
 const CONTAINER: [&str; 3] = ["name", "ports", "restartPolicy"];
 
 /// An object, and a number that changes when it does.
@@ -60,8 +62,10 @@ pub(super) fn trim(topic: &Topic, version: &str, mut value: Value) -> Result<Tri
     if let Some(metadata) = members.get_mut("metadata").and_then(Value::as_object_mut) {
         trim_metadata(topic.kind, metadata);
     }
-    if topic.kind == "Pod" {
-        trim_pod(members);
+    match topic.kind {
+        "Pod" => trim_pod(members),
+        "EndpointSlice" => trim_endpoints(members),
+        _ => {}
     }
     let api_version = match topic.group {
         "" => version.to_owned(),
@@ -132,6 +136,16 @@ fn trim_pod(pod: &mut Map<String, Value>) {
         conditions.retain(|it| it.get("type").and_then(Value::as_str) == Some("Ready"));
         for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
             only(condition, &["type", "status"]);
+        }
+    }
+}
+
+fn trim_endpoints(slice: &mut Map<String, Value>) {
+    let endpoints = slice.get_mut("endpoints").and_then(Value::as_array_mut);
+    for endpoint in endpoints.into_iter().flatten().filter_map(Value::as_object_mut) {
+        only(endpoint, &ENDPOINT);
+        if let Some(target) = endpoint.get_mut("targetRef").and_then(Value::as_object_mut) {
+            only(target, &TARGET);
         }
     }
 }

@@ -25,6 +25,69 @@ fn a_service_knows_who_answers_for_it() {
     assert!(service.ports[1].endpoints.is_empty(), "UDP is not proxied");
 }
 
+/// Slices as the controllers of Kubernetes write them, of a service of two families.
+const REAL_SLICES: &str = "
+---
+apiVersion: v1
+kind: Service
+metadata: {name: twin, namespace: shop}
+spec:
+  clusterIP: 10.96.0.2
+  clusterIPs: [10.96.0.2, 'fd00::2']
+  ipFamilies: [IPv4, IPv6]
+  ports: [{name: http, port: 80}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: twin-4, namespace: shop, labels: {kubernetes.io/service-name: twin}}
+addressType: IPv4
+ports: [{name: http, port: 8080, protocol: TCP}]
+endpoints:
+  - addresses: [192.0.2.7]
+    conditions: {ready: true, serving: true, terminating: false}
+    nodeName: n1
+    targetRef: {kind: Pod, namespace: shop, name: cart-abc-1, uid: u1}
+  - addresses: [192.0.2.8]
+    conditions: {ready: true, serving: true, terminating: false}
+    targetRef: {kind: Pod, namespace: shop, name: not-seen-yet, uid: u2}
+  - addresses: [192.0.2.9]
+    conditions: {ready: false, serving: true, terminating: true}
+    targetRef: {kind: Pod, namespace: shop, name: cart-abc-1, uid: u1}
+  - addresses: [192.0.2.10]
+    conditions: {ready: true}
+    nodeName: n1
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: twin-6, namespace: shop, labels: {kubernetes.io/service-name: twin}}
+addressType: IPv6
+ports: [{name: http, port: 8080, protocol: TCP}]
+endpoints:
+  - addresses: ['fd00:1::7']
+    conditions: {ready: true, serving: true, terminating: false}
+    targetRef: {kind: Pod, namespace: shop, name: cart-abc-1, uid: u1}
+";
+
+#[test]
+fn an_endpoint_is_the_pod_that_it_names_and_waits_for_it() {
+    let of = |text: &str| {
+        let outbound = seen(&model(text), "shop");
+        let mut services = outbound.services.iter();
+        services.find(|it| it.name == "twin").unwrap().ports[0].endpoints.to_vec()
+    };
+    let text = format!("{CART}{REAL_SLICES}");
+    let endpoints = of(&text);
+    let addresses: Vec<&str> = endpoints.iter().map(|it| it.address.as_str()).collect();
+    assert_eq!(addresses, ["192.0.2.10", "192.0.2.7"], "each pod once, none unseen or ending");
+    assert!(endpoints[1].mutual_tls, "the pod's own address does not matter");
+    assert_eq!(endpoints[1].identity, "spiffe://cluster.local/ns/shop/sa/cart");
+    assert_eq!(endpoints[0].locality, "r/z", "of the node alone");
+    let headless = text.replace("clusterIP: 10.96.0.2\n", "clusterIP: None\n");
+    assert_eq!(of(&headless).len(), 3, "a client may have looked up either family");
+    let other_only = text.replace("addressType: IPv4", "addressType: FQDN");
+    assert_eq!(of(&other_only).len(), 3, "what there is");
+}
+
 #[test]
 fn without_slices_the_selector_picks_ready_pods() {
     let outbound = seen(&model(CART), "shop");
