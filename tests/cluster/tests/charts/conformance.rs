@@ -22,12 +22,15 @@ fn ours(name: &str) -> Option<&'static str> {
     }
 }
 
-/// A tree without what is the same as nothing, and without labels that name versions.
+/// A tree without what is the same as nothing, and without labels that name versions. A webhook's
+/// rule that says no scope says this one.
 fn plain(value: &Value) -> Value {
     match value {
         Value::Object(parts) => {
-            let kept = parts.iter().filter(|(key, _)| {
-                !matches!(key.as_str(), "helm.sh/chart" | "app.kubernetes.io/version")
+            let kept = parts.iter().filter(|(key, _)| match key.as_str() {
+                "helm.sh/chart" | "app.kubernetes.io/version" => false,
+                "scope" => !parts.contains_key("operations"),
+                _ => true,
             });
             let kept = kept.map(|(key, value)| (key.clone(), plain(value)));
             let nothing = |it: &Value| it.is_null() || *it == json!({}) || *it == json!([]);

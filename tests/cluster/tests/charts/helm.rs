@@ -43,7 +43,7 @@ pub(crate) async fn helm(words: &[&str], kubeconfig: Option<&Path>) -> Result<St
     {
         command.env(variable, home.path().join(folder));
     }
-    command.env("KUBECONFIG", kubeconfig.unwrap_or(Path::new("/nowhere")));
+    command.env("KUBECONFIG", kubeconfig.unwrap_or_else(|| Path::new("/nowhere")));
     let output = command.output().await.unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }

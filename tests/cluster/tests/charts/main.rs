@@ -2,6 +2,7 @@
 //! an API server of each version.
 //!
 //! Files of others (`LATEEN_CONFORMANCE`) are read where a test says so.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that panics has failed")]
 
 mod conformance;
 mod helm;
