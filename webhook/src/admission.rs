@@ -13,10 +13,11 @@ use crate::inject::{AdmissionContext, inject};
 use crate::policy::Reason;
 use crate::settings::InjectionSettings;
 
-const V1: &str = "admission.k8s.io/v1";
+/// Version of reviews.
+pub(crate) const V1: &str = "admission.k8s.io/v1";
 const V1BETA1: &str = "admission.k8s.io/v1beta1";
 /// Longest message, bytes: the API server shows it to the user in one line.
-const MESSAGE_LIMIT: usize = 1024;
+pub(crate) const MESSAGE_LIMIT: usize = 1024;
 /// Longest text of all warnings together; the API server cuts what is longer.
 const WARNINGS_LIMIT: usize = 4096;
 
@@ -287,7 +288,7 @@ fn denial(uid: &str, reason: Reason, message: String) -> Response {
 }
 
 /// As many warnings as clients show.
-fn bounded(warnings: Vec<String>) -> Vec<String> {
+pub(crate) fn bounded(warnings: Vec<String>) -> Vec<String> {
     let mut left = WARNINGS_LIMIT;
     warnings
         .into_iter()
@@ -300,7 +301,8 @@ fn bounded(warnings: Vec<String>) -> Vec<String> {
         .collect()
 }
 
-fn cut(mut text: String, limit: usize) -> String {
+/// The beginning of a text, whole characters.
+pub(crate) fn cut(mut text: String, limit: usize) -> String {
     if text.len() > limit {
         let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
         text.truncate(end);

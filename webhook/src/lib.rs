@@ -2,8 +2,8 @@
 //!
 //! Whether a pod gets a sidecar ([`policy`]), what it gets ([`inject()`]), the patch that says so
 //! ([`patch`]), and the webhook around it: its registration ([`hooks`]), what stands in for it
-//! while it is away ([`fallback`]), its messages ([`admission`]), its HTTPS server ([`server`])
-//! and the API server's side of a call ([`client`], [`selectors`]). Everything but server and
+//! while it is away ([`fallback`]), its messages ([`admission`], and [`validation`] for Istio's kinds),
+//! its HTTPS server ([`server`]) and the API server's side of a call ([`client`], [`selectors`]). Everything but server and
 //! client is pure. Must not know how settings are read or who watches the cluster.
 
 pub mod admission;
@@ -20,6 +20,7 @@ pub mod settings;
 pub mod stats;
 pub mod strategic_merge;
 pub mod stream;
+pub mod validation;
 mod yaml;
 
 pub use inject::{AdmissionContext, InjectError, Injection, inject};

@@ -1,8 +1,9 @@
 //! The webhook's HTTPS server.
 //!
-//! `POST /inject`, with the environment of the proxy optionally in the path. Everything is
-//! bounded: connections, requests at once, headers, bodies, time. Settings are one snapshot that
-//! the owner swaps; certificates are the resolver's business in the TLS configuration it is given.
+//! `POST /inject`, with the environment of the proxy optionally in the path, and `POST /validate`.
+//! Everything is bounded: connections, requests at once, headers, bodies, time. Settings are one
+//! snapshot that the owner swaps; certificates are the resolver's business in the TLS configuration
+//! it is given.
 
 mod path;
 
@@ -21,14 +22,15 @@ use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{self, Answer, Injector};
+use crate::admission::{self, Answer, Injector, ReviewResponse};
 use crate::stats::{Counters, Outcome};
+use crate::validation::{self, Verdict};
 
 pub use path::{PathError, environment};
 
@@ -250,10 +252,16 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Webhook { injector, counters, limits } = &shared.webhook;
+    let Webhook { injector, counters, .. } = &shared.webhook;
     let route = request.uri().path();
+    if route == "/validate" {
+        return match receive(shared, request).await {
+            Ok((body, _permit)) => json(&tell(validation::answer(&body)).review),
+            Err((status, message)) => plain(status, message),
+        };
+    }
     if route != "/inject" && !route.starts_with("/inject/") {
-        return plain(StatusCode::NOT_FOUND, "not found; the webhook is at /inject");
+        return plain(StatusCode::NOT_FOUND, "not found; there are /inject and /validate");
     }
     counters.request();
     let failed = |status, message: &str| {
@@ -264,30 +272,50 @@ where
         Ok(environment) => environment,
         Err(error) => return failed(StatusCode::BAD_REQUEST, &error.to_string()),
     };
+    let (body, _permit) = match receive(shared, request).await {
+        Ok(received) => received,
+        Err((status, message)) => return failed(status, message),
+    };
+    let answer = admission::answer(&body, &injector.load(), &environment);
+    record(counters, &answer);
+    json(&answer.review)
+}
+
+/// Why a request is not answered.
+type Refusal = (StatusCode, &'static str);
+
+/// The body of a request, and the permit to answer it.
+async fn receive<B>(
+    shared: &Shared,
+    request: Request<B>,
+) -> Result<(Bytes, SemaphorePermit<'_>), Refusal>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let limits = &shared.webhook.limits;
     if request.method() != Method::POST {
-        return failed(StatusCode::METHOD_NOT_ALLOWED, "expected POST");
+        return Err((StatusCode::METHOD_NOT_ALLOWED, "expected POST"));
     }
-    let Ok(_permit) = shared.requests.try_acquire() else {
-        return failed(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once; try again");
+    let Ok(permit) = shared.requests.try_acquire() else {
+        return Err((StatusCode::SERVICE_UNAVAILABLE, "too many requests at once; try again"));
     };
     if !is_json(&request) {
-        return failed(StatusCode::UNSUPPORTED_MEDIA_TYPE, "expected application/json");
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "expected application/json"));
     }
     let declared = request.body().size_hint().lower();
     if declared > u64::try_from(limits.body).unwrap_or(u64::MAX) {
-        return failed(StatusCode::PAYLOAD_TOO_LARGE, "body is too large");
+        return Err((StatusCode::PAYLOAD_TOO_LARGE, "body is too large"));
     }
-    let body = match read(request.into_body(), limits).await {
-        Ok(body) => body,
-        Err((status, message)) => return failed(status, message),
-    };
+    let body = read(request.into_body(), limits).await?;
     if body.is_empty() {
-        return failed(StatusCode::BAD_REQUEST, "no body found");
+        return Err((StatusCode::BAD_REQUEST, "no body found"));
     }
-    let answer = admission::answer(&body, &injector.load(), &environment);
-    record(counters, &answer);
-    let mut response =
-        Response::new(Full::from(serde_json::to_vec(&answer.review).unwrap_or_default()));
+    Ok((body, permit))
+}
+
+fn json(review: &ReviewResponse) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(serde_json::to_vec(review).unwrap_or_default()));
     let json = http::HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
     response
@@ -301,7 +329,7 @@ fn is_json<B>(request: &Request<B>) -> bool {
     })
 }
 
-async fn read<B>(body: B, limits: &Limits) -> Result<Bytes, (StatusCode, &'static str)>
+async fn read<B>(body: B, limits: &Limits) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -335,6 +363,14 @@ fn record(counters: &Counters, answer: &Answer) {
         ),
         None => tracing::info!(%reason, namespace, name, uid, dry_run, "pod decided"),
     }
+}
+
+/// One line per refused object.
+fn tell(verdict: Verdict) -> Verdict {
+    if let Some(status) = &verdict.review.response.status {
+        tracing::info!(object = verdict.object, message = status.message, "object refused");
+    }
+    verdict
 }
 
 fn plain(status: StatusCode, message: &str) -> Response<Full<Bytes>> {

@@ -173,6 +173,27 @@ async fn a_pod_is_injected_over_tls() {
 }
 
 #[tokio::test]
+async fn rules_of_the_mesh_are_judged_beside() {
+    let server = start(Limits::default()).await;
+    let review = |hosts: &Value| {
+        let rule = json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+            "metadata": {"name": "web"}, "spec": {"hosts": hosts, "tcp": [
+                {"route": [{"destination": {"host": "web"}}]},
+            ]},
+        });
+        client::build_review(&rule, "shop", "uid-2", false)
+    };
+    let fine = server.call("/validate?timeout=10s", &review(&json!(["web"]))).await.unwrap();
+    assert!(fine.allowed, "{fine:?}");
+    let refused = server.call("/validate", &review(&json!("web"))).await.unwrap();
+    assert!(!refused.allowed && refused.message.contains("spec.hosts"), "{refused:?}");
+    assert_eq!(server.counter("sidecar_injection_requests_total"), 0);
+    assert!(server.raw(b"GET /validate HTTP/1.1\r\nhost: x\r\n\r\n").await.contains("405"));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn the_path_sets_the_environment() {
     let server = start(Limits::default()).await;
     let outcome = server.call("/inject/cluster/c-2/net/n-2", &review()).await.unwrap();
