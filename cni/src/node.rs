@@ -242,7 +242,7 @@ impl Parts {
     async fn stop(&self, running: Running) -> bool {
         let Running { work, rest, seen } = running;
         end(work).await;
-        let uninstall = self.settings.install.install && self.is_uninstall(*seen.borrow()).await;
+        let uninstall = self.settings.install.install && self.is_uninstall(&seen).await;
         let removed = uninstall && self.remove_configuration().await;
         end(rest).await;
         removed && !self.settings.install.keep_plugin
@@ -265,8 +265,10 @@ impl Parts {
         false
     }
 
-    async fn is_uninstall(&self, seen: Seen) -> bool {
+    async fn is_uninstall(&self, seen: &watch::Receiver<Seen>) -> bool {
         let answer = self.own().ask().await;
+        // The latest, and not across a wait: what is borrowed locks out its sender.
+        let seen = *seen.borrow();
         let uninstall = is_uninstall(seen, &answer);
         let name = &self.settings.cluster.daemonset;
         match &answer {

@@ -366,6 +366,29 @@ fn an_update_keeps_what_an_uninstall_takes_away() {
 }
 
 #[test]
+fn news_of_the_daemonset_while_it_is_asked_for_do_no_harm() {
+    if !inside("news_of_the_daemonset_while_it_is_asked_for_do_no_harm") {
+        return;
+    }
+    let mut node = Node::new();
+    node.start(&[]);
+    node.ready();
+    within("the DaemonSet is watched", || node.api.is_watched("daemonsets"));
+    node.api.hold("daemonsets");
+    let mut agent = node.agent.take().unwrap();
+    kill(Pid::from_raw(i32::try_from(agent.0.id()).unwrap()), Signal::SIGTERM).unwrap();
+    within("the agent asks for its DaemonSet", || node.api.is_waited_for());
+    node.api.delete(DAEMONSET);
+    // No answer comes within its patience: what the watch told decides.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while agent.0.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "the agent does not end");
+        thread::yield_now();
+    }
+    assert_eq!(node.list(), LIST);
+}
+
+#[test]
 fn no_pod_starts_uncaptured_while_agents_come_and_go() {
     if !inside("no_pod_starts_uncaptured_while_agents_come_and_go") {
         return;

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::body::{Bytes, Frame, Incoming};
@@ -32,6 +33,10 @@ struct State {
     /// Objects that watch and list do not show.
     hidden: Vec<String>,
     version: u64,
+    /// The resource that a get waits for until it is another.
+    held: &'static str,
+    /// Gets that wait.
+    waiting: usize,
     /// Verb, path and body of every change that was asked for.
     changes: Vec<(String, String, Value)>,
 }
@@ -122,6 +127,15 @@ impl Api {
         self.lock().change(path, None);
     }
 
+    /// Lets gets of this resource wait, and no others.
+    pub(crate) fn hold(&self, resource: &'static str) {
+        self.lock().held = resource;
+    }
+
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.lock().waiting > 0
+    }
+
     pub(crate) fn is_watched(&self, resource: &str) -> bool {
         self.lock().watchers.iter().any(|(of, _)| of == resource)
     }
@@ -190,6 +204,10 @@ async fn answer(
         (&Method::DELETE, ..) => "delete",
         _ => "patch",
     };
+    while verb == "get" && state.lock().unwrap().held == resource {
+        state.lock().unwrap().waiting += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let mut state = state.lock().unwrap();
     if state.denied.contains(&(verb, resource)) {
         let text = format!("{resource} is forbidden: cannot {verb}");
