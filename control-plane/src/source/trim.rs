@@ -112,8 +112,9 @@ fn trim_metadata(kind: &str, metadata: &mut Map<String, Value>) {
     if matches!(kind, "Node" | "Pod" | "EndpointSlice") {
         metadata.remove("annotations");
     }
-    if kind == "EndpointSlice" {
+    if matches!(kind, "Pod" | "EndpointSlice") {
         metadata.remove("generation");
+        metadata.remove("uid");
     }
     if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
         annotations.remove(LAST_APPLIED);
@@ -124,10 +125,11 @@ fn trim_pod(pod: &mut Map<String, Value>) {
     if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
         only(spec, &POD_SPEC);
         for list in ["containers", "initContainers"] {
-            let containers = spec.get_mut(list).and_then(Value::as_array_mut);
-            for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
-                only(container, &CONTAINER);
-            }
+            let Some(containers) = spec.get_mut(list).and_then(Value::as_array_mut) else {
+                continue;
+            };
+            containers.iter_mut().filter_map(Value::as_object_mut).for_each(trim_container);
+            containers.retain(|it| it.get("ports").is_some());
         }
     }
     let Some(status) = pod.get_mut("status").and_then(Value::as_object_mut) else { return };
@@ -137,6 +139,16 @@ fn trim_pod(pod: &mut Map<String, Value>) {
         for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
             only(condition, &["type", "status"]);
         }
+    }
+}
+
+/// Containers are asked for the numbers of ports that have names, and for nothing else.
+fn trim_container(container: &mut Map<String, Value>) {
+    only(container, &CONTAINER);
+    let Some(ports) = container.get_mut("ports").and_then(Value::as_array_mut) else { return };
+    ports.retain(|port| port.get("name").is_some());
+    if ports.is_empty() {
+        container.remove("ports");
     }
 }
 
@@ -201,8 +213,11 @@ mod tests {
             },
             "spec": {
                 "nodeName": "n", "volumes": [{"name": "v"}], "serviceAccountName": "cart",
-                "containers": [{"name": "c", "image": "i", "env": [{"name": "SECRET"}],
-                    "ports": [{"name": "http", "containerPort": 80}]}],
+                "containers": [
+                    {"name": "c", "image": "i", "env": [{"name": "SECRET"}],
+                        "ports": [{"containerPort": 1}, {"name": "http", "containerPort": 80}]},
+                    {"name": "d", "ports": [{"containerPort": 2}]},
+                ],
             },
             "status": {
                 "podIP": "10.0.0.1", "hostIP": "10.1.0.1",
@@ -228,6 +243,8 @@ mod tests {
         assert!(read.is_ready());
         assert_eq!(read.addresses(), ["10.0.0.1"]);
         assert_eq!(read.service_account(), "cart");
+        assert_eq!(read.spec.containers.len(), 1);
+        assert_eq!(read.spec.containers[0].ports.len(), 1);
         assert_eq!(read.spec.containers[0].ports[0].container_port, 80);
         let kept = object.value.to_string();
         assert!(!kept.contains("SECRET") && !kept.contains("volumes") && !kept.contains("image"));
