@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use crate::{ClusterError, settings};
 
 pub use build::GoProgram;
-pub(crate) use build::say;
 
 /// A version of Kubernetes. The cluster runs [`Version::V1_36`]; of others there is the API server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

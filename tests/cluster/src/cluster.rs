@@ -25,8 +25,9 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use crate::binaries::{self, say};
+use crate::binaries;
 use crate::process::tail;
+use crate::progress::say;
 use crate::{ClusterError, Kubectl};
 
 pub use enter::enter;
@@ -172,6 +173,22 @@ impl Cluster {
         Ok(command)
     }
 
+    /// Runs a command in the namespaces of node `number` and gives what it prints.
+    ///
+    /// # Errors
+    /// When the node does not run, or with what the command says when it fails.
+    pub async fn output(&self, number: u8, words: &[&str]) -> Result<String, ClusterError> {
+        let (program, arguments) = words.split_first().unwrap_or((&"true", &[]));
+        let output = self.exec(number, program)?.args(arguments).output().await;
+        let program = (*program).to_owned();
+        let output = output.map_err(|source| ClusterError::Start { program, source })?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(ClusterError::Command { command: words.join(" "), status: output.status, text })
+    }
+
     /// Imports image archives on every node.
     ///
     /// # Errors
@@ -204,19 +221,7 @@ impl Cluster {
     pub async fn kill(&self, component: &str) -> Result<(), ClusterError> {
         let file = supervise::pid_file(&self.folder, component);
         let pid = std::fs::read_to_string(&file).map_err(ClusterError::file(&file))?;
-        let mut command = self.exec(1, "kill")?;
-        let output = command.args(["-KILL", pid.trim()]).output().await;
-        let failed = |source| ClusterError::Start { program: "kill".to_owned(), source };
-        let output = output.map_err(failed)?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(ClusterError::Command {
-            command: format!("kill {component}"),
-            status: output.status,
-            text,
-        })
+        self.output(1, &["kill", "-KILL", pid.trim()]).await.map(drop)
     }
 
     /// Tells what the holder says until the cluster is ready.

@@ -12,9 +12,10 @@ mod speed;
 mod stage;
 mod traffic;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lateen_cli::claims::{Claim, Report};
 
@@ -78,11 +79,7 @@ async fn look(stage: &Stage, report: &mut Report) -> anyhow::Result<()> {
             tell(report, stage).await;
         };
     }
-    let bare = speed::bare(stage).await?;
-    let before = stage.inventory().await?;
-    install::install(stage).await?;
-    install::bookinfo(stage).await?;
-
+    let (bare, before) = prepare(stage).await?;
     claim!(
         "two-containers",
         "unedited pods of bookinfo run with two containers",
@@ -132,6 +129,15 @@ async fn look(stage: &Stage, report: &mut Report) -> anyhow::Result<()> {
     claim!("upgrade", "a second upgrade changes nothing", install::upgrade(stage));
     claim!("uninstall", "the cluster is as before", install::uninstall(stage, &before));
     Ok(())
+}
+
+/// Looks at the cluster without a mesh, then brings the mesh and bookinfo in.
+async fn prepare(stage: &Stage) -> anyhow::Result<(Vec<Duration>, BTreeSet<String>)> {
+    let bare = speed::bare(stage).await?;
+    let before = stage.inventory().await?;
+    install::install(stage).await?;
+    install::bookinfo(stage).await?;
+    Ok((bare, before))
 }
 
 /// Says at once what did not hold, while the cluster can still be asked about it.

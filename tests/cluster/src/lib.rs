@@ -7,10 +7,12 @@ pub mod binaries;
 mod certificates;
 pub mod cluster;
 mod components;
+pub mod e2e;
 mod error;
 mod kubeconfig;
 mod kubectl;
 mod process;
+mod progress;
 pub mod settings;
 
 pub use error::ClusterError;

@@ -4,23 +4,23 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use lateen_cluster::ClusterError;
 use lateen_cluster::cluster::{self, Cluster};
 use lateen_cluster::settings::{Cli, Verb};
+use lateen_cluster::{ClusterError, e2e};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match begin(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("lateen-cluster: {error}");
+            eprintln!("lateen-cluster: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
 /// What must happen while there is one thread, then all else.
-fn begin(cli: Cli) -> Result<ExitCode, ClusterError> {
+fn begin(cli: Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Verb::Enter { folder } => {
             cluster::enter(folder)?;
@@ -34,7 +34,7 @@ fn begin(cli: Cli) -> Result<ExitCode, ClusterError> {
     runtime.map_err(failed)?.block_on(run(cli))
 }
 
-async fn run(cli: Cli) -> Result<ExitCode, ClusterError> {
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let dir = &cli.dir;
     match cli.command {
         Verb::Up { name, nodes } => up(dir, &name, nodes).await?,
@@ -42,7 +42,7 @@ async fn run(cli: Cli) -> Result<ExitCode, ClusterError> {
         Verb::Ls => list(dir),
         Verb::Kubectl { name, arguments } => {
             let kubectl = Cluster::find(dir, &name)?.kubectl().await?;
-            return status(kubectl.command(arguments)).await;
+            return Ok(status(kubectl.command(arguments)).await?);
         }
         Verb::Exec { name, node, command } => {
             let Some((program, arguments)) = command.split_first() else {
@@ -50,10 +50,11 @@ async fn run(cli: Cli) -> Result<ExitCode, ClusterError> {
             };
             let mut command = Cluster::find(dir, &name)?.exec(node, program)?;
             command.args(arguments);
-            return status(command).await;
+            return Ok(status(command).await?);
         }
         Verb::Load { name, archives } => Cluster::find(dir, &name)?.load(&archives).await?,
         Verb::Kill { name, component } => Cluster::find(dir, &name)?.kill(&component).await?,
+        Verb::E2e(settings) => return e2e::run(&settings).await,
         Verb::Hold { folder } => cluster::hold(&folder).await?,
         Verb::Node { folder, node } => cluster::run_node(&folder, node).await?,
         Verb::Enter { .. } => {}

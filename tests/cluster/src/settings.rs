@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
+use crate::e2e::Settings;
+
 /// Where programs that were built are kept where `LATEEN_CACHE` names no folder.
 const CACHE: &str = "/var/tmp/lateen-cache";
 
@@ -20,6 +22,19 @@ pub fn cache() -> PathBuf {
 pub fn root() -> PathBuf {
     let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     crate_folder.ancestors().nth(2).unwrap_or(crate_folder).to_owned()
+}
+
+/// Cargo's folder of build output.
+#[must_use]
+pub fn cargo_target() -> PathBuf {
+    root().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
+/// Cargo's home: sources of dependencies.
+#[must_use]
+pub fn cargo_home() -> PathBuf {
+    let home = || PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/root".into()));
+    env::var_os("CARGO_HOME").map_or_else(|| home().join(".cargo"), PathBuf::from)
 }
 
 /// Folder of Lateen's own programs: `LATEEN_BIN`, or where this program was built.
@@ -110,6 +125,8 @@ pub enum Verb {
         /// The component
         component: String,
     },
+    /// Prove, in a cluster made for it, what is claimed of the mesh
+    E2e(Settings),
     /// Make namespaces and start the holder
     #[command(hide = true)]
     Enter {

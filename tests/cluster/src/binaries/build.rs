@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use aws_lc_rs::digest::{Context, SHA256};
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::progress::say;
 use crate::{ClusterError, settings};
 
 /// Go that is taken from PyPI where the machine has none.
@@ -150,11 +151,4 @@ fn go(cache: &Path) -> Result<PathBuf, ClusterError> {
         }
     }
     Ok(go)
-}
-
-/// Progress, on standard error.
-pub(crate) fn say(text: &str) {
-    let mut error = std::io::stderr().lock();
-    // Nobody reads progress: nothing to do about it.
-    drop(writeln!(error, "{text}"));
 }

@@ -7,10 +7,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::plan::PORT;
 use super::{Plan, cgroups, documents, forward, images, mounts, network, supervise};
-use crate::binaries::{self, Version, say};
+use crate::binaries::{self, Version};
 use crate::certificates::{Certificates, Signed, Subject};
 use crate::components::{self, ApiServerFlags};
 use crate::process::{Process, Start, words};
+use crate::progress::say;
 use crate::{ClusterError, Kubectl, kubeconfig};
 
 /// How long a component may take to be ready on a busy machine.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::ClusterError;
-use crate::binaries::say;
 use crate::process::{Process, Start};
+use crate::progress::say;
 
 /// Before a component that ended is started again.
 const PAUSE: Duration = Duration::from_millis(500);

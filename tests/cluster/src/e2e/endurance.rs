@@ -35,7 +35,11 @@ async fn under_load(
     };
     let (summary, done) = tokio::join!(load(stage, DETAILS, seconds), work);
     let (summary, (text, time)) = (summary?, done?);
-    ensure!(time.as_secs() < u64::from(seconds), "{text}, but that took {} s, longer than the load", time.as_secs());
+    ensure!(
+        time.as_secs() < u64::from(seconds),
+        "{text}, but that took {} s, longer than the load",
+        time.as_secs()
+    );
     Ok((lost(&summary) == 0 && summary.requests > 0, format!("{text}; {}", told(&summary))))
 }
 
@@ -45,7 +49,10 @@ pub(super) async fn rolling(stage: &Stage) -> anyhow::Result<(bool, String)> {
     under_load(stage, 45, async {
         let deployment = "deployment/details-v1";
         stage.kubectl.run(["rollout", "restart", deployment, "-n", BOOKINFO]).await?;
-        stage.kubectl.run(["rollout", "status", deployment, "-n", BOOKINFO, "--timeout=40s"]).await?;
+        stage
+            .kubectl
+            .run(["rollout", "status", deployment, "-n", BOOKINFO, "--timeout=40s"])
+            .await?;
         gone(stage, &before).await?;
         let after = stage.pod(BOOKINFO, "app=details").await?;
         Ok(format!("{} became {}", before.name, after.name))
@@ -90,7 +97,19 @@ pub(super) async fn agent_churn(stage: &Stage) -> anyhow::Result<(bool, String)>
     let kills = async {
         let mut kills = 0;
         for _ in 0..3 {
-            stage.kubectl.run(["delete", "pod", "-n", SYSTEM, "-l", AGENT, "--wait=false", "--grace-period=1"]).await?;
+            stage
+                .kubectl
+                .run([
+                    "delete",
+                    "pod",
+                    "-n",
+                    SYSTEM,
+                    "-l",
+                    AGENT,
+                    "--wait=false",
+                    "--grace-period=1",
+                ])
+                .await?;
             kills += 1;
             tokio::time::sleep(Duration::from_secs(3)).await;
         }
@@ -107,12 +126,16 @@ pub(super) async fn agent_churn(stage: &Stage) -> anyhow::Result<(bool, String)>
     }
     stage.kubectl.run(["delete", "deployment", "churn", "-n", BOOKINFO]).await?;
     let ok = captured == CHURN && pods.len() == CHURN;
-    Ok((ok, format!("{captured} of {} pods captured, the agent was deleted {kills} times", pods.len())))
+    Ok((
+        ok,
+        format!("{captured} of {} pods captured, the agent was deleted {kills} times", pods.len()),
+    ))
 }
 
 /// Without a node agent pods outside the mesh start; meshed ones wait, and say why.
 pub(super) async fn agent_dead(stage: &Stage) -> anyhow::Result<(bool, String)> {
-    let nowhere = json!({"spec": {"template": {"spec": {"nodeSelector": {"lateen.test/none": "x"}}}}});
+    let nowhere =
+        json!({"spec": {"template": {"spec": {"nodeSelector": {"lateen.test/none": "x"}}}}});
     let daemons = ["patch", "daemonset", "istio-cni-node", "-n", SYSTEM, "--type=merge", "-p"];
     stage.kubectl.run(daemons.iter().copied().chain([nowhere.to_string().as_str()])).await?;
     until("the node agent is gone", LIMIT, async || {
@@ -126,12 +149,13 @@ pub(super) async fn agent_dead(stage: &Stage) -> anyhow::Result<(bool, String)> 
     let (why, _) = until("the meshed pod says why it waits", LIMIT, async || {
         let events = stage.kubectl.json(&["get", "events", "-n", BOOKINFO]).await?;
         let events = events["items"].as_array().cloned().unwrap_or_default();
-        Ok(events.iter().find_map(|event| waits(event)))
+        Ok(events.iter().find_map(waits))
     })
     .await?;
     let waiting = stage.pods(BOOKINFO, "app=waiting").await?;
     let held = waiting.iter().all(|pod| pod["status"]["phase"] == "Pending");
-    let back = json!({"spec": {"template": {"spec": {"nodeSelector": {"lateen.test/none": null}}}}});
+    let back =
+        json!({"spec": {"template": {"spec": {"nodeSelector": {"lateen.test/none": null}}}}});
     stage.kubectl.run(daemons.iter().copied().chain([back.to_string().as_str()])).await?;
     let status = ["rollout", "status", "deployment/waiting", "-n", BOOKINFO, "--timeout=120s"];
     stage.kubectl.run(status).await?;
@@ -139,7 +163,9 @@ pub(super) async fn agent_dead(stage: &Stage) -> anyhow::Result<(bool, String)> 
     stage.kubectl.run(["delete", "deployment", "bare", "-n", "outside"]).await?;
     stage.kubectl.run(["delete", "deployment", "waiting", "-n", BOOKINFO]).await?;
     let started = if bare.is_ok() { "started" } else { "did not start" };
-    let text = format!("outside: {started}; meshed: waited ({why}), captured when the agent was back: {captured}");
+    let text = format!(
+        "outside: {started}; meshed: waited ({why}), captured when the agent was back: {captured}"
+    );
     Ok((bare.is_ok() && held && captured, text))
 }
 
@@ -154,7 +180,10 @@ fn waits(event: &Value) -> Option<String> {
 /// All pods of the control plane are deleted, and later it is away for some seconds.
 pub(super) async fn control_plane(stage: &Stage) -> anyhow::Result<(bool, String)> {
     under_load(stage, 60, async {
-        stage.kubectl.run(["delete", "pod", "-n", SYSTEM, "-l", "app=istiod", "--grace-period=1"]).await?;
+        stage
+            .kubectl
+            .run(["delete", "pod", "-n", SYSTEM, "-l", "app=istiod", "--grace-period=1"])
+            .await?;
         stage.rolled_out(SYSTEM).await?;
         let scale = ["scale", "deployment/istiod", "-n", SYSTEM];
         stage.kubectl.run(scale.iter().chain(&["--replicas=0"])).await?;
@@ -170,7 +199,11 @@ pub(super) async fn control_plane(stage: &Stage) -> anyhow::Result<(bool, String
 pub(super) async fn api_server(stage: &Stage) -> anyhow::Result<(bool, String)> {
     let (ok, text) = under_load(stage, 40, async {
         let since = Instant::now();
-        stage.own()?.restart_api_server().await?;
+        stage.own()?.kill("kube-apiserver").await?;
+        until("the API server is back", LIMIT, async || {
+            Ok(Some(stage.kubectl.run(["get", "--raw", "/readyz"]).await?))
+        })
+        .await?;
         Ok(format!("back after {:.1} s", since.elapsed().as_secs_f64()))
     })
     .await?;

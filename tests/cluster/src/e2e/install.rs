@@ -35,8 +35,8 @@ impl Images {
         say("building images ...");
         let profile = settings.profile.clone();
         let bookinfo = samples.join("bookinfo/platform/kube/bookinfo.yaml");
-        let bookinfo = std::fs::read_to_string(&bookinfo)
-            .with_context(|| bookinfo.display().to_string())?;
+        let bookinfo =
+            std::fs::read_to_string(&bookinfo).with_context(|| bookinfo.display().to_string())?;
         tokio::task::spawn_blocking(move || {
             let statics =
                 Statics { root: root(), target: cargo_target(), cargo_home: cargo_home(), profile };
@@ -88,8 +88,20 @@ pub(super) async fn chart(
     let (hub, tag) = (format!("global.hub={HUB}"), format!("global.tag={}", stage.images.tag));
     let wait = format!("{}s", LIMIT.as_secs());
     let fixed = [
-        "upgrade", "--install", release, &path, "-n", SYSTEM, "--create-namespace", "--set", &hub,
-        "--set-string", &tag, "--wait", "--timeout", &wait,
+        "upgrade",
+        "--install",
+        release,
+        &path,
+        "-n",
+        SYSTEM,
+        "--create-namespace",
+        "--set",
+        &hub,
+        "--set-string",
+        &tag,
+        "--wait",
+        "--timeout",
+        &wait,
     ];
     helm(stage, &[&fixed[..], more].concat()).await.map(drop)
 }
@@ -122,7 +134,8 @@ pub(super) fn job() -> &'static str {
 
 /// A second upgrade and a re-application of what the charts say change no object.
 pub(super) async fn upgrade(stage: &Stage) -> anyhow::Result<(bool, String)> {
-    let ours = ["mutatingwebhookconfigurations", "deployments", "daemonsets", "configmaps", "services"];
+    let ours =
+        ["mutatingwebhookconfigurations", "deployments", "daemonsets", "configmaps", "services"];
     let ours = ours.join(",");
     let generations = async || {
         let list = stage.kubectl.json(&["get", &ours, "-n", SYSTEM]).await?;
@@ -162,7 +175,9 @@ pub(super) async fn uninstall(
     let clean = clean.await;
     let node = node_files(stage).await?;
     let text = match &clean {
-        Ok((_, time)) => format!("no object is left over after {:.0} s; {}", time.as_secs_f64(), node.1),
+        Ok((_, time)) => {
+            format!("no object is left over after {:.0} s; {}", time.as_secs_f64(), node.1)
+        }
         Err(_) => format!("left over: {}; {}", over.join(", "), node.1),
     };
     Ok((clean.is_ok() && node.0, text))
@@ -174,8 +189,13 @@ async fn node_files(stage: &Stage) -> anyhow::Result<(bool, String)> {
         return Ok((true, "the node's files cannot be seen".to_owned()));
     }
     let search = "grep -rl lateen /etc/cni/net.d; find /opt/cni/bin /run/istio-cni -name '*lateen*' -o -name '*.sock'";
-    let found = stage.own()?.exec(&["sh", "-c", &format!("({search}) 2>/dev/null || true")]).await?;
+    let found =
+        stage.own()?.output(1, &["sh", "-c", &format!("({search}) 2>/dev/null || true")]).await?;
     let found = found.split_whitespace().collect::<Vec<_>>().join(" ");
-    let text = if found.is_empty() { "none of our files is on the node".to_owned() } else { found.clone() };
+    let text = if found.is_empty() {
+        "none of our files is on the node".to_owned()
+    } else {
+        found.clone()
+    };
     Ok((found.is_empty(), text))
 }

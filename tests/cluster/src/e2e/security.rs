@@ -28,7 +28,8 @@ spec:
 
 /// What crosses the node's interfaces between two pods are TLS records.
 pub(super) async fn encrypted(stage: &Stage) -> anyhow::Result<(bool, String)> {
-    let wiretap = ["exec", "-n", "wiretap", "wiretap", "--", "lateen-echo", "capture", "--seconds", "4"];
+    let wiretap =
+        ["exec", "-n", "wiretap", "wiretap", "--", "lateen-echo", "capture", "--seconds", "4"];
     let mut capture = stage.kubectl.command(wiretap);
     capture.stdout(Stdio::piped()).stderr(Stdio::piped());
     let client = stage.client().await?;

@@ -76,7 +76,7 @@ fn buckets(text: &str, metric: &str, name: &str) -> BTreeMap<u64, f64> {
         let count = line.rsplit(' ').next().and_then(|count| count.parse::<f64>().ok());
         let (Some(bound), Some(count)) = (bound, count) else { continue };
         let bound = bound.parse::<f64>().unwrap_or(f64::INFINITY);
-        let micros = Duration::try_from_secs_f64(bound).map_or(u128::from(u64::MAX), |it| it.as_micros());
+        let micros = Duration::try_from_secs_f64(bound).map_or(u128::MAX, |it| it.as_micros());
         *sums.entry(u64::try_from(micros).unwrap_or(u64::MAX)).or_insert(0.0) += count;
     }
     sums

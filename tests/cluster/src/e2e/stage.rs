@@ -1,7 +1,7 @@
 //! The cluster the proof looks at, asked through the commands a person has.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Settings;
 use super::install::Images;
-use crate::cluster::Cluster;
+use crate::cluster::{CLUSTERS, Cluster};
 use crate::progress::say;
 use crate::{Kubectl, binaries};
 
@@ -43,17 +43,21 @@ impl Stage {
     pub(super) async fn up(settings: &Settings) -> anyhow::Result<Self> {
         let samples = settings.samples.join("samples");
         if !samples.join("bookinfo").is_dir() {
-            bail!("{} has no samples/bookinfo: name Istio's files in LATEEN_CONFORMANCE", settings.samples.display());
+            bail!(
+                "{} has no samples/bookinfo: name Istio's files in LATEEN_CONFORMANCE",
+                settings.samples.display()
+            );
         }
         let helm = binaries::helm().await?;
         let images = Images::build(settings, &samples).await?;
         let (kubectl, cluster) = match &settings.kubeconfig {
             Some(file) => (Kubectl::new(&binaries::kubectl().await?, file), None),
             None => {
-                let cluster = Cluster::up(&format!("e2e-{}", std::process::id())).await?;
+                let name = format!("e2e-{}", std::process::id());
+                let cluster = Cluster::up(Path::new(CLUSTERS), &name, 1).await?;
                 say("loading images ...");
                 cluster.load(&images.archives()).await?;
-                (cluster.kubectl().clone(), Some(cluster))
+                (cluster.kubectl().await?, Some(cluster))
             }
         };
         Ok(Self { kubectl, helm, images, samples, cluster })
@@ -67,7 +71,6 @@ impl Stage {
                 println!("The cluster {} is kept. Look around:", cluster.name());
                 println!("  KUBECONFIG={kubeconfig} kubectl get pods -A");
                 println!("  make cluster-down NAME={}", cluster.name());
-                cluster.detach();
                 Ok(())
             }
             Some(cluster) => Ok(cluster.down().await?),

@@ -26,7 +26,8 @@ pub(super) async fn all_v1(stage: &Stage) -> anyhow::Result<(bool, String)> {
 pub(super) async fn by_header(stage: &Stage) -> anyhow::Result<(bool, String)> {
     stage.sample("bookinfo/networking/virtual-service-reviews-test-v2.yaml").await?;
     let page = stage.pod(BOOKINFO, "app=productpage").await?;
-    let jason = settled(stage, &page, &[REVIEWS, "-n", "60", "-H", "end-user: jason"], "v2").await?;
+    let jason =
+        settled(stage, &page, &[REVIEWS, "-n", "60", "-H", "end-user: jason"], "v2").await?;
     let others = stage.get(&page, &[REVIEWS, "-n", "60"]).await?;
     let ok = others.versions.get("v1") == Some(&60) && lost(&jason) == 0;
     Ok((ok, format!("jason {:?}, others {:?}", jason.versions, others.versions)))
