@@ -11,8 +11,12 @@ pub mod watch;
 
 use std::time::Duration;
 
+use denied::{Access, explain};
 use kube::{Client, Config};
+use tokio::time::timeout;
 
+/// A request is answered within this or not at all.
+const ANSWER: Duration = Duration::from_secs(3);
 /// An API server that does not even take a connection is away.
 const CONNECT: Duration = Duration::from_secs(3);
 
@@ -37,4 +41,22 @@ pub async fn client() -> Result<Client, ClientError> {
     let mut config = Config::infer().await.map_err(Box::new)?;
     config.connect_timeout = Some(CONNECT);
     Ok(Client::try_from(config)?)
+}
+
+/// The answer to a request, or what to say of its absence.
+///
+/// # Errors
+/// Why there is none.
+pub async fn within<T>(
+    access: Access<'_>,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, String> {
+    match timeout(ANSWER, request).await {
+        Ok(answer) => answer.map_err(|error| explain(access, &error)),
+        Err(_) => {
+            let Access { verb, resource, .. } = access;
+            let seconds = ANSWER.as_secs();
+            Err(format!("the API server did not answer within {seconds} s ({verb} {resource})"))
+        }
+    }
 }

@@ -23,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::node_pods::{Key, NodePods, key, uid};
 use crate::agent::refuse_own_namespace;
-use crate::cluster::denied::{explain, pods};
+use crate::cluster::denied::pods;
 use crate::cluster::events::Events;
+use crate::cluster::within;
 use crate::metrics::Metrics;
 use crate::settings::Repair as Mode;
 use broken::{Captured, Look, judge, validation_failed};
@@ -82,7 +83,7 @@ impl Repair {
         let mut news = self.store.news();
         let mut complained = HashSet::new();
         loop {
-            self.pass(&mut complained).await;
+            self.pass(&mut complained, &stop).await;
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(PACE) => {}
@@ -94,7 +95,7 @@ impl Repair {
         }
     }
 
-    async fn pass(&self, complained: &mut HashSet<String>) {
+    async fn pass(&self, complained: &mut HashSet<String>, stop: &CancellationToken) {
         let mut look = Vec::new();
         for pod in self.store.unsettled(validation_failed) {
             match judge(&pod, &self.excluded) {
@@ -112,6 +113,10 @@ impl Repair {
             return;
         };
         for one in examined {
+            // What is repaired is told, even then.
+            if stop.is_cancelled() && one.result != Ok(Finding::Repaired) {
+                continue;
+            }
             let id = uid(&one.pod).to_owned();
             match one.result {
                 Ok(Finding::Captured) => self.store.settle(&id),
@@ -140,13 +145,11 @@ impl Repair {
     async fn act(&self, pod: &Value, finding: &Finding) {
         const WHY: &str = "it started while the CNI plugin was absent";
         let Key { namespace, name } = key(pod);
-        let (verb, done) = match self.mode {
-            _ if *finding == Finding::Repaired => ("", Ok("Captured")),
-            Mode::Delete => {
-                ("delete", self.delete(pod, (&namespace, &name)).await.map(|()| "Deleted"))
-            }
-            Mode::Label => ("patch", self.label(&namespace, &name).await.map(|()| "Labelled")),
-            Mode::Off | Mode::InPlace => ("", Ok("NotCaptured")),
+        let done = match self.mode {
+            _ if *finding == Finding::Repaired => Ok("Captured"),
+            Mode::Delete => self.delete(pod, (&namespace, &name)).await.map(|()| "Deleted"),
+            Mode::Label => self.label(&namespace, &name).await.map(|()| "Labelled"),
+            Mode::Off | Mode::InPlace => Ok("NotCaptured"),
         };
         self.metrics.repaired(self.mode, done.is_ok());
         let (reason, note) = match done {
@@ -164,7 +167,7 @@ impl Repair {
                 ),
             ),
             Ok(done) => (done, format!("The pod's traffic was not captured, because {WHY}")),
-            Err(error) => ("NotRepaired", explain(pods(verb), &error)),
+            Err(problem) => ("NotRepaired", problem),
         };
         tracing::warn!(namespace, pod = name, reason, "{note}");
         if reason != "NotRepaired" {
@@ -174,20 +177,21 @@ impl Repair {
     }
 
     /// Exactly the pod that was looked at.
-    async fn delete(&self, pod: &Value, (namespace, name): (&str, &str)) -> kube::Result<()> {
+    async fn delete(&self, pod: &Value, (namespace, name): (&str, &str)) -> Result<(), String> {
         let preconditions = Preconditions {
             uid: Some(uid(pod).to_owned()),
             resource_version: pod["metadata"]["resourceVersion"].as_str().map(str::to_owned),
         };
         let how = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        api.delete(name, &how).await.map(drop)
+        within(pods("delete"), api.delete(name, &how)).await.map(drop)
     }
 
-    async fn label(&self, namespace: &str, name: &str) -> kube::Result<()> {
+    async fn label(&self, namespace: &str, name: &str) -> Result<(), String> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let patch = json!({"metadata": {"labels": {LABEL: "true"}}});
-        api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+        let how = PatchParams::default();
+        within(pods("patch"), api.patch(name, &how, &Patch::Merge(patch))).await.map(drop)
     }
 }
 

@@ -5,7 +5,8 @@ use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use serde_json::Value;
 
-use super::denied::{Access, explain};
+use super::denied::Access;
+use super::within;
 
 /// Longest note that the API server takes, in bytes.
 const MAX_NOTE: usize = 1000;
@@ -49,10 +50,11 @@ impl Events {
             action: "Repair".to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &reference).await {
-            let namespace = reference.namespace.as_deref();
-            let access = Access { verb: "create", resource: "events.events.k8s.io", namespace };
-            tracing::warn!("no event {reason} on the pod: {}", explain(access, &error));
+        let namespace = reference.namespace.as_deref();
+        let access = Access { verb: "create", resource: "events.events.k8s.io", namespace };
+        let told = within(access, self.recorder.publish(&event, &reference)).await;
+        if let Err(problem) = told {
+            tracing::warn!("no event {reason} on the pod: {problem}");
         }
     }
 }

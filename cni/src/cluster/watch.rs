@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -14,15 +13,12 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use serde_json::Value;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::denied::{explain, explain_watch, pods};
+use super::denied::{explain_watch, pods};
 use super::trim::trim;
+use super::within;
 use crate::agent::node_pods::{Key, NodePods, key};
-
-/// A direct question is answered within this or not at all.
-const ANSWER: Duration = Duration::from_secs(3);
 
 /// Follows until `stop`. `report` is told when the pods are known, and why they are not.
 pub async fn follow(
@@ -72,9 +68,5 @@ pub async fn follow(
 /// Why it was not answered.
 pub async fn get(client: &Client, key: &Key) -> Result<Option<Value>, String> {
     let api: Api<Pod> = Api::namespaced(client.clone(), &key.namespace);
-    match timeout(ANSWER, api.get_opt(&key.name)).await {
-        Ok(Ok(pod)) => Ok(pod.map(trim)),
-        Ok(Err(error)) => Err(explain(pods("get"), &error)),
-        Err(_) => Err(format!("the API server did not answer within {} s", ANSWER.as_secs())),
-    }
+    Ok(within(pods("get"), api.get_opt(&key.name)).await?.map(trim))
 }
