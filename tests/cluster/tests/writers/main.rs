@@ -1,0 +1,10 @@
+//! What `lateend` writes to a real API server, and how its replicas agree: each test has an API
+//! server of its own and runs the real program.
+
+mod authority;
+mod daemon;
+mod front;
+mod leader;
+mod refusals;
+mod repair;
+mod rotation;
