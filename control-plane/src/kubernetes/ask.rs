@@ -111,6 +111,14 @@ impl Trouble {
         pause
     }
 
+    /// It is no longer ours to do.
+    pub fn forget(&mut self) {
+        self.pause = FIRST;
+        if self.said.take().is_some() {
+            self.readiness.well(self.part);
+        }
+    }
+
     /// It goes well.
     pub fn over(&mut self) {
         self.pause = FIRST;
@@ -153,5 +161,7 @@ mod tests {
         trouble.over();
         assert_eq!(readiness.remarks(), "");
         assert_eq!(trouble.again("no".to_owned()), first);
+        trouble.forget();
+        assert_eq!(readiness.remarks(), "");
     }
 }

@@ -110,7 +110,8 @@ pub struct RootCertificates {
     late: (BTreeSet<String>, Instant),
     writing: BTreeSet<String>,
     writes: Trouble,
-    watches: Trouble,
+    /// With the watches of namespaces and of ConfigMaps.
+    watches: [Trouble; 2],
     owners: Trouble,
 }
 
@@ -142,7 +143,8 @@ impl RootCertificates {
             late: (BTreeSet::new(), Instant::now()),
             writing: BTreeSet::new(),
             writes: Trouble::none("root certificates", Arc::clone(readiness)),
-            watches: Trouble::none("watch for root certificates", Arc::clone(readiness)),
+            watches: ["watch of namespaces", "watch of root certificates"]
+                .map(|part| Trouble::none(part, Arc::clone(readiness))),
             owners: Trouble::none("owner of root certificates", Arc::clone(readiness)),
         }
     }
@@ -160,6 +162,9 @@ impl RootCertificates {
                 () = self.lead() => {}
             }
             self.writing.clear();
+            // It is another's now.
+            self.writes.forget();
+            self.watches.iter_mut().for_each(Trouble::forget);
             (self.namespaces, self.maps) = (Mirror::default(), Mirror::default());
         }
     }
@@ -248,30 +253,29 @@ impl RootCertificates {
     fn namespace(&mut self, event: watcher::Result<watcher::Event<Namespace>>) -> Change {
         match event {
             Ok(event) => {
-                self.watches.over();
+                self.watches[0].over();
                 let read = |it: Namespace| (it.name_any(), is_served(&it).then_some(()));
                 self.namespaces.feed(event, read)
             }
-            Err(error) => self.unwatched(&error, &Tried::new("watch", "namespaces")),
+            Err(error) => {
+                unwatched(&mut self.watches[0], &error, &Tried::new("watch", "namespaces"))
+            }
         }
     }
 
     fn map(&mut self, event: watcher::Result<watcher::Event<ConfigMap>>) -> Change {
         match event {
             Ok(event) => {
-                self.watches.over();
+                self.watches[1].over();
                 let read =
                     |it: ConfigMap| (it.namespace().unwrap_or_default(), Some(Present::of(&it)));
                 self.maps.feed(event, read)
             }
-            Err(error) => self.unwatched(&error, &Tried::new("watch", "configmaps").named(NAME)),
+            Err(error) => {
+                let tried = Tried::new("watch", "configmaps").named(NAME);
+                unwatched(&mut self.watches[1], &error, &tried)
+            }
         }
-    }
-
-    /// The watch is begun again by itself; what was known stays.
-    fn unwatched(&mut self, error: &watcher::Error, tried: &Tried) -> Change {
-        let _pause = self.watches.again(explain_watch(error, tried));
-        Change::Nothing
     }
 
     fn written(&mut self, Written(namespace, outcome): Written) -> Change {
@@ -293,6 +297,12 @@ impl RootCertificates {
         }
         Change::Nothing
     }
+}
+
+/// The watch is begun again by itself; what was known stays.
+fn unwatched(trouble: &mut Trouble, error: &watcher::Error, tried: &Tried) -> Change {
+    let _pause = trouble.again(explain_watch(error, tried));
+    Change::Nothing
 }
 
 async fn write(client: Client, namespace: String, map: Value) -> Written {

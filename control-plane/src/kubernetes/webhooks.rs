@@ -81,7 +81,8 @@ pub struct Webhooks {
     validating: Mirror<Configuration>,
     seen: watch::Sender<Bundles>,
     writes: Trouble,
-    watches: Trouble,
+    /// With the watches of the two kinds.
+    watches: [Trouble; 2],
 }
 
 impl Webhooks {
@@ -106,7 +107,8 @@ impl Webhooks {
             validating: Mirror::default(),
             seen,
             writes: Trouble::none("webhook CA bundle", Arc::clone(readiness)),
-            watches: Trouble::none("watch of webhooks", Arc::clone(readiness)),
+            watches: ["watch of mutating webhooks", "watch of validating webhooks"]
+                .map(|part| Trouble::none(part, Arc::clone(readiness))),
         };
         (webhooks, receiver)
     }
@@ -131,7 +133,7 @@ impl Webhooks {
             look = Instant::now() + LOOK;
             self.tell();
             if !*leads.borrow_and_update() {
-                self.writes.over();
+                self.writes.forget();
                 continue;
             }
             let mended = tokio::select! {
@@ -149,11 +151,11 @@ impl Webhooks {
     fn mutating(&mut self, event: watcher::Result<watcher::Event<MutatingWebhookConfiguration>>) {
         match event {
             Ok(event) => {
-                self.watches.over();
+                self.watches[0].over();
                 let callee = &self.callee;
                 self.mutating.feed(event, |it| (it.name_any(), of_mutating(callee, &it)));
             }
-            Err(error) => self.unwatched(&error, MUTATING),
+            Err(error) => unwatched(&mut self.watches[0], &error, MUTATING),
         }
     }
 
@@ -163,17 +165,12 @@ impl Webhooks {
     ) {
         match event {
             Ok(event) => {
-                self.watches.over();
+                self.watches[1].over();
                 let callee = &self.callee;
                 self.validating.feed(event, |it| (it.name_any(), of_validating(callee, &it)));
             }
-            Err(error) => self.unwatched(&error, VALIDATING),
+            Err(error) => unwatched(&mut self.watches[1], &error, VALIDATING),
         }
-    }
-
-    /// The watch is begun again by itself; what was known stays.
-    fn unwatched(&mut self, error: &watcher::Error, resource: &str) {
-        let _pause = self.watches.again(explain_watch(error, &tried("watch", resource)));
     }
 
     fn tell(&self) {
@@ -192,7 +189,7 @@ impl Webhooks {
         });
     }
 
-    /// Writes every bundle that is not as it should be.
+    /// Writes every bundle that is not as it should be; one that cannot be written holds up no other.
     async fn mend(&mut self) -> Result<(), Failure> {
         let wanted = self.wanted.borrow_and_update().clone();
         let now = (self.begun.elapsed(), SystemTime::now());
@@ -205,25 +202,34 @@ impl Webhooks {
         let (mutating, validating) = (due(&self.mutating), due(&self.validating));
         let params =
             PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let mut failed = None;
         for (name, patch) in mutating {
             let api = Api::<MutatingWebhookConfiguration>::all(self.cluster.client.clone());
             let patch = Patch::Strategic(patch);
             let question = api.patch(&name, &params, &patch);
-            let written = gone(ask(tried("patch", MUTATING).named(&name), question).await)?;
-            tracing::info!(configuration = %name, "the CA bundle is written");
-            let read = written.and_then(|it| of_mutating(&self.callee, &it));
-            self.mutating.set(name, read);
+            match gone(ask(tried("patch", MUTATING).named(&name), question).await) {
+                Ok(written) => {
+                    tracing::info!(configuration = %name, "the CA bundle is written");
+                    let read = written.and_then(|it| of_mutating(&self.callee, &it));
+                    self.mutating.set(name, read);
+                }
+                Err(failure) => failed = Some(failure),
+            }
         }
         for (name, patch) in validating {
             let api = Api::<ValidatingWebhookConfiguration>::all(self.cluster.client.clone());
             let patch = Patch::Strategic(patch);
             let question = api.patch(&name, &params, &patch);
-            let written = gone(ask(tried("patch", VALIDATING).named(&name), question).await)?;
-            tracing::info!(configuration = %name, "the CA bundle is written");
-            let read = written.and_then(|it| of_validating(&self.callee, &it));
-            self.validating.set(name, read);
+            match gone(ask(tried("patch", VALIDATING).named(&name), question).await) {
+                Ok(written) => {
+                    tracing::info!(configuration = %name, "the CA bundle is written");
+                    let read = written.and_then(|it| of_validating(&self.callee, &it));
+                    self.validating.set(name, read);
+                }
+                Err(failure) => failed = Some(failure),
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 }
 
@@ -269,6 +275,11 @@ fn of_validating(
     Configuration::of(
         hooks.map(|it| (it.name.clone(), callee.hook(&name, &it.name, &it.client_config))),
     )
+}
+
+/// The watch is begun again by itself; what was known stays.
+fn unwatched(trouble: &mut Trouble, error: &watcher::Error, resource: &str) {
+    let _pause = trouble.again(explain_watch(error, &tried("watch", resource)));
 }
 
 /// What was deleted meanwhile, or lost a hook, needs no bundle; the watch tells what is there now.
