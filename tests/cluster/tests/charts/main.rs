@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that panics has failed")]
 
 mod conformance;
+mod granted;
 mod helm;
 mod hooks;
 mod installed;
