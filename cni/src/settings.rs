@@ -185,7 +185,7 @@ pub struct InstallSettings {
     #[arg(long, value_name = "DIR", default_value = "/host/etc/cni/net.d")]
     pub cni_conf_dir: PathBuf,
     /// Whether an uninstall leaves the plugin: CRI-O calls it for pods that started before
-    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
+    #[arg(long, env = "KEEP_PLUGIN", value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
     pub keep_plugin: bool,
     /// Whether to join the primary configuration, or have a file of our own (Multus)
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]

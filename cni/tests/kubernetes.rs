@@ -508,4 +508,20 @@ fn two_capabilities_are_enough() {
     node.api.delete(DAEMONSET);
     node.stop();
     assert_eq!(node.list(), LIST);
+    assert!(!node.path("bin/lateen-cni").exists());
+}
+
+#[test]
+fn an_uninstall_leaves_the_plugin_where_pods_that_end_still_need_it() {
+    if !inside("an_uninstall_leaves_the_plugin_where_pods_that_end_still_need_it") {
+        return;
+    }
+    let mut node = Node::new();
+    node.start(&["--keep-plugin", "true"]);
+    node.ready();
+    node.api.delete(DAEMONSET);
+    node.stop();
+    assert_eq!(node.list(), LIST);
+    let delete = verb("DEL", "", CART, &node.conf());
+    assert!(node.path("bin/lateen-cni").exists() && delete.status.success());
 }
