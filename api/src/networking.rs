@@ -5,6 +5,7 @@
 //! What is typed here is not yet valid; `validate` judges the meaning.
 
 mod destination_rule;
+mod gateway;
 mod http;
 mod service_entry;
 mod virtual_service;
@@ -13,6 +14,10 @@ pub use destination_rule::{
     ClientTls, ClientTlsMode, ConnectionPool, ConsistentHash, DestinationRule, HttpCookie,
     HttpPool, LoadBalancer, LoadBalancing, Maglev, OutlierDetection, PortTrafficPolicy, RingHash,
     Subset, TcpKeepalive, TcpPool, TrafficPolicy, Tunnel, UpgradePolicy, Warmup,
+};
+pub use gateway::{
+    Gateway, Server, ServerPort, ServerTls, ServerTlsMode, TlsCertificate, TlsVersion, gateway_of,
+    server_host,
 };
 pub use http::{
     CorsPolicy, DelegateRef, DirectResponse, DirectResponseBody, Fault, FaultAbort, FaultDelay,

@@ -6,6 +6,7 @@
 mod authorization;
 mod destination_rule;
 mod fields;
+mod gateway;
 mod http;
 mod peer_authentication;
 mod service_entry;
@@ -15,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::finding::Finding;
 use crate::kind::{self, Kind};
-use crate::networking::{DestinationRule, ServiceEntry, VirtualService, WorkloadEntry};
+use crate::networking::{DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry};
 use crate::object::{Object, Resource};
 use crate::security::{AuthorizationPolicy, PeerAuthentication};
 
@@ -27,6 +28,8 @@ pub enum Istio {
     VirtualService(Resource<VirtualService>),
     /// A DestinationRule.
     DestinationRule(Resource<DestinationRule>),
+    /// A Gateway.
+    Gateway(Resource<Gateway>),
     /// A ServiceEntry.
     ServiceEntry(Resource<ServiceEntry>),
     /// A WorkloadEntry.
@@ -69,6 +72,7 @@ pub fn check(object: &Object) -> Checked {
     let typed = match info.kind {
         Kind::VirtualService => typed(object, virtual_service::check, Istio::VirtualService),
         Kind::DestinationRule => typed(object, destination_rule::check, Istio::DestinationRule),
+        Kind::Gateway => typed(object, gateway::check, Istio::Gateway),
         Kind::ServiceEntry => typed(object, service_entry::check, Istio::ServiceEntry),
         Kind::WorkloadEntry => typed(object, service_entry::check_workload, Istio::WorkloadEntry),
         Kind::PeerAuthentication => {
@@ -78,7 +82,6 @@ pub fn check(object: &Object) -> Checked {
             typed(object, authorization::check, Istio::AuthorizationPolicy)
         }
         Kind::EnvoyFilter
-        | Kind::Gateway
         | Kind::IstioOperator
         | Kind::ProxyConfig
         | Kind::RequestAuthentication

@@ -191,3 +191,67 @@ fn policies_are_refused_with_the_field() {
     }
     assert!(accepted("AuthorizationPolicy", "{}").is_empty());
 }
+
+#[test]
+fn gateways_are_refused_with_the_field() {
+    let server = |port: &str, rest: &str| {
+        format!("{{servers: [{{port: {port}, hosts: [a.example.com]{rest}}}]}}")
+    };
+    let http = "{number: 80, name: http, protocol: HTTP}";
+    let https = "{number: 443, name: https, protocol: HTTPS}";
+    for (spec, path) in [
+        ("{}".to_owned(), "spec.servers"),
+        ("{servers: [{hosts: [a]}]}".to_owned(), "spec.servers[0].port"),
+        (server("{number: 0, name: a, protocol: HTTP}", ""), "spec.servers[0].port.number"),
+        (server("{number: 1, name: '', protocol: HTTP}", ""), "spec.servers[0].port.name"),
+        (server("{number: 1, name: a, protocol: SCTP}", ""), "spec.servers[0].port.protocol"),
+        (server(http, ", bind: here"), "spec.servers[0].bind"),
+        (format!("{{servers: [{{port: {http}, hosts: []}}]}}"), "spec.servers[0].hosts"),
+        (format!("{{servers: [{{port: {http}, hosts: ['~/a']}}]}}"), "spec.servers[0].hosts[0]"),
+        (format!("{{servers: [{{port: {http}, hosts: ['a*']}}]}}"), "spec.servers[0].hosts[0]"),
+        (
+            format!("{{servers: [{{port: {http}, hosts: [a]}}, {{port: {http}, hosts: [b]}}]}}"),
+            "spec.servers[1].port.name",
+        ),
+        (server(https, ""), "spec.servers[0].tls"),
+        (server(https, ", tls: {mode: SIMPLE}"), "spec.servers[0].tls"),
+        (server(https, ", tls: {mode: SIMPLE, privateKey: k}"), "spec.servers[0].tls"),
+        (
+            server(https, ", tls: {mode: SIMPLE, credentialName: a, privateKey: k}"),
+            "spec.servers[0].tls",
+        ),
+        (
+            server(https, ", tls: {mode: MUTUAL, serverCertificate: c, privateKey: k}"),
+            "spec.servers[0].tls.caCertificates",
+        ),
+        (server(https, ", tls: {mode: ISTIO_MUTUAL, credentialName: a}"), "spec.servers[0].tls"),
+        (server(https, ", tls: {mode: AUTO_PASSTHROUGH}"), "spec.servers[0].tls.mode"),
+        (server(https, ", tls: {mode: EASY}"), "spec.servers[0].tls.mode"),
+    ] {
+        assert_eq!(refusal("Gateway", &spec), path, "{spec}");
+    }
+}
+
+#[test]
+fn gateways_are_accepted_with_remarks() {
+    let server = |port: &str, rest: &str| {
+        format!(
+            "{{selector: {{istio: ingress}}, servers: [{{port: {port}, hosts: ['./*']{rest}}}]}}"
+        )
+    };
+    let http = "{number: 80, name: http, protocol: HTTP}";
+    let tls = "{number: 443, name: tls, protocol: TLS}";
+    for (spec, remarks) in [
+        (server(http, ", tls: {httpsRedirect: true}"), &[][..]),
+        (server(http, ", tls: {mode: SIMPLE}"), &["spec.servers[0].tls"]),
+        (server(tls, ", tls: {}"), &[]),
+        (server(tls, ", tls: {mode: SIMPLE, credentialName: a}"), &[]),
+        (
+            server(tls, ", tls: {mode: SIMPLE, credentialName: a, cipherSuites: [x]}"),
+            &["spec.servers[0].tls.cipherSuites"],
+        ),
+        (server(tls, ", tls: {mode: AUTO_PASSTHROUGH}"), &["spec.servers[0].tls.mode"]),
+    ] {
+        assert_eq!(accepted("Gateway", &spec), remarks, "{spec}");
+    }
+}

@@ -18,10 +18,6 @@ pub(super) fn check(spec: &VirtualService, remarks: &mut Remarks) {
             remarks.error(format!("spec.gateways[{index}]"), "the name of a gateway is empty");
         }
     }
-    if !spec.gateways.is_empty() && !spec.gateways.iter().any(|gateway| gateway == "mesh") {
-        remarks
-            .warn("spec.gateways", "gateways are not honoured yet: this has no effect on sidecars");
-    }
     for (index, route) in spec.http.iter().enumerate() {
         http::route(remarks, &format!("spec.http[{index}]"), route);
         let unconditional = route.matches.is_empty();
