@@ -32,6 +32,8 @@ use crate::settings::Settings;
 const SERVING_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
 /// Pause after a renewal that failed.
 const RETRY: Duration = Duration::from_secs(30);
+/// An authority that ends sooner is warned of.
+const NEAR: Duration = Duration::from_secs(90 * 86_400);
 /// Time between looks at the Secret.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -150,6 +152,7 @@ impl Authority {
     }
 
     fn renew(&self) {
+        self.count();
         match serving(&self.ca.load(), &self.names) {
             Ok(credential) => self.serving.set(credential),
             Err(error) => tracing::error!(%error, "the serving certificate is not renewed"),
@@ -248,6 +251,14 @@ impl Authority {
 
     fn count(&self) {
         let end = self.ca.load().certificate().not_after;
+        let left = end.duration_since(SystemTime::now()).unwrap_or_default();
+        if left < NEAR {
+            tracing::warn!(
+                "the authority ends in {} days, and all certificates with it: put another in its \
+                 place",
+                left.as_secs() / 86_400
+            );
+        }
         let end = end.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.metrics.root_expiry.set(i64::try_from(end.as_secs()).unwrap_or(i64::MAX));
     }
