@@ -2,7 +2,7 @@
 //!
 //! A directory: `files` reads it, `load` decides what is in force (a pure function of texts and of
 //! what was in force before), `watch` repeats both when something changes. An API server: `topics`
-//! says what is asked for, `trim` what of it is kept, `reflect` follows each kind, `store` decides
+//! and `referenced` say what is asked for, `trim` what of it is kept, `reflect` follows each kind, `store` decides
 //! what is in force, `keeper` puts it there. What is refused never gets further; what was good before
 //! stays. Nothing here knows services or routes.
 
@@ -10,6 +10,7 @@ mod files;
 mod keeper;
 mod load;
 mod objects;
+mod referenced;
 mod reflect;
 mod served;
 mod store;

@@ -1,7 +1,8 @@
 //! Puts in force what the reflectors report: the first change of a quiet moment at once, the rest in
 //! batches; and says what cannot be followed.
 //!
-//! Nothing is put in force until every topic has been listed: rules that have not arrived yet must
+//! Secrets are asked for when something in force refers to them, and no longer than that. Nothing is put
+//! in force until every topic has been listed: rules that have not arrived yet must
 //! not look like rules that are not there.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,16 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Source;
 use super::load::Load;
+use super::referenced::referenced;
 use super::reflect::{Reflector, Report, Trouble};
 use super::served::Served;
-use super::store::{Change, Store};
-use super::topics::{Topic, topics};
+use super::store::{Change, Name, Store};
+use super::topics::{Topic, secret, topics};
 use crate::cluster::Cluster;
 use crate::serve::metrics::Metrics;
 use crate::serve::readiness::Readiness;
@@ -49,33 +51,25 @@ impl Source {
     pub fn watch(watched: Watched, stop: CancellationToken) -> Self {
         let topics = topics(&watched.cluster.namespace, &watched.config_maps);
         let (reports_in, reports) = mpsc::channel(REPORTS);
-        let served = Arc::new(Served::new(watched.cluster.client.clone()));
-        let mut reflectors = JoinSet::new();
-        for (place, topic) in topics.iter().enumerate() {
-            let reflector = Reflector {
-                place,
-                topic: topic.clone(),
-                client: watched.cluster.client.clone(),
-                served: Arc::clone(&served),
-                reports: reports_in.clone(),
-            };
-            reflectors.spawn(reflector.run());
-        }
         let (send, loads) = watch::channel(Arc::default());
         let listed = CancellationToken::new();
-        let keeper = Keeper {
+        let mut keeper = Keeper {
             store: Store::new(topics.len()),
-            topics,
+            topics: Vec::new(),
+            secrets: BTreeMap::new(),
             troubles: BTreeMap::new(),
             not_served: BTreeSet::new(),
             send,
             listed: listed.clone(),
+            served: Arc::new(Served::new(watched.cluster.client.clone())),
+            reports: reports_in,
+            reflectors: JoinSet::new(),
             watched,
         };
-        let task = tokio::spawn(async move {
-            keeper.run(reports, stop).await;
-            reflectors.shutdown().await;
-        });
+        for topic in topics {
+            keeper.reflect(topic);
+        }
+        let task = tokio::spawn(keeper.run(reports, stop));
         Self::new(loads, listed, task)
     }
 }
@@ -84,11 +78,17 @@ impl Source {
 struct Keeper {
     store: Store,
     topics: Vec<Topic>,
+    /// Secrets that are followed, by namespace and name.
+    secrets: BTreeMap<Name, (usize, AbortHandle)>,
     troubles: BTreeMap<usize, Trouble>,
     /// Kinds of which was said that they are not installed.
     not_served: BTreeSet<usize>,
     send: watch::Sender<Arc<Load>>,
     listed: CancellationToken,
+    served: Arc<Served>,
+    /// For reflectors to come.
+    reports: mpsc::Sender<(usize, Report)>,
+    reflectors: JoinSet<()>,
     watched: Watched,
 }
 
@@ -99,7 +99,7 @@ impl Keeper {
         let mut last = Instant::now();
         loop {
             let report = tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 report = reports.recv() => report,
                 () = sleep_until(due.unwrap_or(last)), if due.is_some() => {
                     due = None;
@@ -108,7 +108,7 @@ impl Keeper {
                     continue;
                 }
             };
-            let Some((place, report)) = report else { return };
+            let Some((place, report)) = report else { break };
             let mut changed = self.take(place, report);
             // What has already arrived is of the same moment.
             while let Ok((place, report)) = reports.try_recv() {
@@ -118,10 +118,44 @@ impl Keeper {
                 due = Some(Instant::now().max(last + BATCH));
             }
         }
+        self.reflectors.shutdown().await;
+    }
+
+    /// Follows a topic, the next in order.
+    fn reflect(&mut self, topic: Topic) -> AbortHandle {
+        let reflector = Reflector {
+            place: self.topics.len(),
+            topic: topic.clone(),
+            client: self.watched.cluster.client.clone(),
+            served: Arc::clone(&self.served),
+            reports: self.reports.clone(),
+        };
+        self.topics.push(topic);
+        self.reflectors.spawn(reflector.run())
+    }
+
+    /// Follows the Secrets that are referred to, and no others.
+    fn follow_secrets(&mut self, wanted: &BTreeSet<Name>) {
+        let unwanted = self.secrets.extract_if(.., |name, _| !wanted.contains(name));
+        for (_, (place, reflector)) in unwanted.collect::<Vec<_>>() {
+            reflector.abort();
+            self.store.close(place);
+            self.say_well(place);
+        }
+        for name in wanted {
+            if !self.secrets.contains_key(name) {
+                let place = self.store.open();
+                let reflector = self.reflect(secret(&name.0, &name.1));
+                self.secrets.insert(name.clone(), (place, reflector));
+            }
+        }
     }
 
     /// Takes a report; says whether something else is in force now.
     fn take(&mut self, place: usize, report: Report) -> bool {
+        if !self.store.is_open(place) {
+            return false;
+        }
         match report {
             Report::Change(change) => {
                 let ends = matches!(change, Change::Listed | Change::Gone);
@@ -144,8 +178,16 @@ impl Keeper {
         }
     }
 
-    fn put_in_force(&self) {
-        self.send.send_replace(Arc::new(self.store.load()));
+    fn put_in_force(&mut self) {
+        let mut load = self.store.load();
+        let wanted = referenced(&load.objects);
+        let held = load.objects.secrets.len();
+        self.follow_secrets(&wanted);
+        // What nothing refers to any more goes in the same moment.
+        if held > 0 {
+            load = self.store.load();
+        }
+        self.send.send_replace(Arc::new(load));
         if !self.listed.is_cancelled() {
             tracing::info!(topics = self.topics.len(), "every object has been listed");
             self.watched.readiness.met(OBJECTS);
@@ -163,7 +205,7 @@ impl Keeper {
         let (mut names, mut reasons) = (Vec::new(), BTreeSet::new());
         for (place, topic) in missing {
             names.push(topic.to_string());
-            reasons.extend(self.troubles.get(&place).map(Trouble::text));
+            reasons.extend(self.troubles.get(&place).map(|it| it.text(topic)));
         }
         let mut text = format!("not listed yet: {}", names.join(", "));
         for reason in reasons {
@@ -173,12 +215,11 @@ impl Keeper {
     }
 
     fn say_trouble(&mut self, place: usize, trouble: Trouble) {
-        let Some(topic) = self.topics.get(place).map(ToString::to_string) else { return };
-        let before = self.troubles.get(&place);
-        if before == Some(&trouble) {
+        let Some(topic) = self.topics.get(place) else { return };
+        if self.troubles.get(&place) == Some(&trouble) {
             return;
         }
-        let text = trouble.text();
+        let (text, topic) = (trouble.text(topic), topic.to_string());
         match &trouble {
             Trouble::Forbidden(_) => tracing::error!(%topic, "{text}"),
             // Once for all topics: they fail together.
@@ -229,11 +270,9 @@ impl Trouble {
     }
 
     /// What is wrong and what to do.
-    fn text(&self) -> String {
+    fn text(&self, topic: &Topic) -> String {
         match self {
-            Self::Forbidden(text) => {
-                format!("{text}; the chart `lateend` grants it: install its ClusterRole and Role")
-            }
+            Self::Forbidden(text) => format!("{text}; {}", topic.granted_by()),
             Self::Away(text) => format!("the API server does not answer as it should: {text}"),
         }
     }

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use lateen_api::core::{ConfigMap, EndpointSlice, Namespace, Node, Pod, Service, ServiceAccount};
+use lateen_api::core::{
+    ConfigMap, EndpointSlice, Namespace, Node, Pod, Secret, Service, ServiceAccount,
+};
 use lateen_api::finding::Finding;
-use lateen_api::networking::{DestinationRule, ServiceEntry, VirtualService, WorkloadEntry};
+use lateen_api::networking::{
+    DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry,
+};
 use lateen_api::security::{AuthorizationPolicy, PeerAuthentication};
 use lateen_api::validate::Istio;
 use lateen_api::{Object, Origin, Resource};
@@ -35,6 +39,10 @@ pub struct Objects {
     pub service_accounts: Vec<Arc<Sourced<ServiceAccount>>>,
     /// Config maps.
     pub config_maps: Vec<Arc<Sourced<ConfigMap>>>,
+    /// Secrets: of a cluster only those that gateways refer to.
+    pub secrets: Vec<Arc<Sourced<Secret>>>,
+    /// Gateways.
+    pub gateways: Vec<Arc<Resource<Gateway>>>,
     /// Virtual services.
     pub virtual_services: Vec<Arc<Resource<VirtualService>>>,
     /// Destination rules.
@@ -59,6 +67,8 @@ pub(super) enum Item {
     EndpointSlice(Arc<Sourced<EndpointSlice>>),
     ServiceAccount(Arc<Sourced<ServiceAccount>>),
     ConfigMap(Arc<Sourced<ConfigMap>>),
+    Secret(Arc<Sourced<Secret>>),
+    Gateway(Arc<Resource<Gateway>>),
     VirtualService(Arc<Resource<VirtualService>>),
     DestinationRule(Arc<Resource<DestinationRule>>),
     ServiceEntry(Arc<Resource<ServiceEntry>>),
@@ -72,6 +82,7 @@ pub(super) enum Item {
 impl From<Istio> for Item {
     fn from(resource: Istio) -> Self {
         match resource {
+            Istio::Gateway(it) => Self::Gateway(Arc::new(it)),
             Istio::VirtualService(it) => Self::VirtualService(Arc::new(it)),
             Istio::DestinationRule(it) => Self::DestinationRule(Arc::new(it)),
             Istio::ServiceEntry(it) => Self::ServiceEntry(Arc::new(it)),
@@ -95,6 +106,7 @@ impl Item {
             ("", "Service") => Self::Service(sourced(object)?),
             ("", "ServiceAccount") => Self::ServiceAccount(sourced(object)?),
             ("", "ConfigMap") => Self::ConfigMap(sourced(object)?),
+            ("", "Secret") => Self::Secret(sourced(object)?),
             ("discovery.k8s.io", "EndpointSlice") => Self::EndpointSlice(sourced(object)?),
             _ => Self::Foreign,
         })
@@ -115,6 +127,8 @@ impl Objects {
             Item::EndpointSlice(it) => self.endpoint_slices.push(Arc::clone(it)),
             Item::ServiceAccount(it) => self.service_accounts.push(Arc::clone(it)),
             Item::ConfigMap(it) => self.config_maps.push(Arc::clone(it)),
+            Item::Secret(it) => self.secrets.push(Arc::clone(it)),
+            Item::Gateway(it) => self.gateways.push(Arc::clone(it)),
             Item::VirtualService(it) => self.virtual_services.push(Arc::clone(it)),
             Item::DestinationRule(it) => self.destination_rules.push(Arc::clone(it)),
             Item::ServiceEntry(it) => self.service_entries.push(Arc::clone(it)),

@@ -42,6 +42,8 @@ pub(super) struct Store {
 struct Shelf {
     /// Whether it has been listed once.
     listed: bool,
+    /// Whether nothing is asked for any more.
+    closed: bool,
     /// Names seen in the list that is coming in, while one is.
     coming: Option<HashSet<Name>>,
     held: BTreeMap<Name, Held>,
@@ -61,12 +63,31 @@ impl Store {
         Self { shelves: std::iter::repeat_with(Shelf::default).take(topics).collect() }
     }
 
+    /// One more topic; what is in force does not wait for it.
+    pub(super) fn open(&mut self) -> usize {
+        self.shelves.push(Shelf { listed: true, ..Shelf::default() });
+        self.shelves.len() - 1
+    }
+
+    /// Nothing more is taken of a topic, and nothing of it stays; says whether there was something.
+    pub(super) fn close(&mut self, topic: usize) -> bool {
+        let Some(shelf) = self.shelves.get_mut(topic) else { return false };
+        let any = !shelf.held.is_empty();
+        *shelf = Shelf { listed: true, closed: true, ..Shelf::default() };
+        any
+    }
+
     /// Takes a change of a topic; says whether something else is in force, or to be said, now.
     pub(super) fn apply(&mut self, topic: usize, change: Change) -> bool {
         match self.shelves.get_mut(topic) {
-            Some(shelf) => shelf.apply(change),
-            None => false,
+            Some(shelf) if !shelf.closed => shelf.apply(change),
+            _ => false,
         }
+    }
+
+    /// Whether anything more is taken of a topic.
+    pub(super) fn is_open(&self, topic: usize) -> bool {
+        self.shelves.get(topic).is_some_and(|shelf| !shelf.closed)
     }
 
     /// Whether a topic has been listed once.

@@ -1,7 +1,7 @@
 //! What is asked of an API server: one topic for each kind, or for one object by its name.
 //!
 //! Kinds that the mesh only recognises are asked for by their metadata: enough for a remark. Secrets
-//! are not asked for: nothing that is honoured refers to one.
+//! are asked for one by one, when something refers to them.
 
 use std::fmt;
 
@@ -24,6 +24,16 @@ pub(super) struct Topic {
     pub(super) metadata_only: bool,
     /// Namespace and name of the only object that is asked for.
     pub(super) only: Option<(String, String)>,
+}
+
+impl Topic {
+    /// The part of the charts that lets us ask for it.
+    pub(super) fn granted_by(&self) -> &'static str {
+        match self.kind {
+            "Secret" => "the chart `gateway` in that namespace grants it: install it or its Role",
+            _ => "the chart `lateend` grants it: install its ClusterRole and Role",
+        }
+    }
 }
 
 impl fmt::Display for Topic {
@@ -62,6 +72,12 @@ pub(super) fn topics(namespace: &str, config_maps: &[String]) -> Vec<Topic> {
         ..core(info.name, info.plural, false)
     }));
     topics
+}
+
+/// A Secret, by its name.
+pub(super) fn secret(namespace: &str, name: &str) -> Topic {
+    let only = Some((namespace.to_owned(), name.to_owned()));
+    Topic { only, ..core("Secret", "secrets", false) }
 }
 
 fn core(kind: &'static str, plural: &'static str, metadata_only: bool) -> Topic {

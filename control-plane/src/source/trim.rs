@@ -98,6 +98,7 @@ fn fields(kind: &str) -> &'static [&'static str] {
         "Pod" => &["metadata", "spec", "status"],
         "EndpointSlice" => &["metadata", "addressType", "endpoints", "ports"],
         "ConfigMap" => &["metadata", "data"],
+        "Secret" => &["metadata", "type", "data"],
         _ => &["metadata", "spec"],
     }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::topics::{Topic, topics};
+use super::super::topics::{Topic, secret as secret_topic, topics};
 use super::super::trim::trim;
 use super::{Change, Store};
 
@@ -95,6 +95,24 @@ fn it_is_complete_when_everything_was_listed_or_is_not_served() {
     }
     assert!(store.is_complete());
     assert!(!store.apply(place("Sidecar"), Change::Gone), "nothing new");
+}
+
+#[test]
+fn what_was_opened_later_is_not_waited_for_and_ends_when_it_is_closed() {
+    let mut store = store();
+    for place in 0..all().len() {
+        store.apply(place, Change::Gone);
+    }
+    let place = store.open();
+    assert!(store.is_complete());
+    let secret = secret_topic("shop", "key");
+    let value = json!({"metadata": {"name": "key", "namespace": "shop"}, "data": {"a": "eA=="}});
+    let applied = || Change::Applied(Box::new(trim(&secret, "v1", value.clone()).unwrap()));
+    assert!(store.apply(place, applied()));
+    assert_eq!(store.load().objects.secrets[0].object.data["a"], "eA==");
+    assert!(store.close(place));
+    assert!(!store.apply(place, applied()), "a late report");
+    assert!(store.load().objects.secrets.is_empty());
 }
 
 #[test]
