@@ -260,6 +260,61 @@ async fn while_the_api_server_is_away_everything_stays() {
     followed.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "builds Kubernetes: make e2e"]
+async fn secrets_are_read_while_a_gateway_names_them() {
+    let server = server().await;
+    let kubectl = server.kubectl();
+    install(kubectl).await;
+    for secret in ["named", "unnamed"] {
+        for namespace in ["--namespace=shop", "--namespace=mesh"] {
+            let words = ["create", "secret", "generic", secret, "--from-literal=cert=one"];
+            kubectl.run([&words[..], &[namespace]].concat()).await.unwrap();
+        }
+    }
+    kubectl.run(["create", "serviceaccount", "default", "--namespace=shop"]).await.unwrap();
+    let pod = "apiVersion: v1\nkind: Pod\n\
+               metadata: {name: edge, namespace: shop, labels: {istio: ingress}}\n\
+               spec: {containers: [{name: c, image: i}]}\n";
+    kubectl.apply(pod).await.unwrap();
+    let mut followed = Followed::begin(admin(&server).await);
+    followed.listed().await;
+    assert!(followed.loads.borrow().objects.secrets.is_empty());
+
+    let gateway = "apiVersion: networking.istio.io/v1\nkind: Gateway\n\
+                   metadata: {name: edge, namespace: mesh}\n\
+                   spec: {selector: {istio: ingress}, servers: [{hosts: ['*'], \
+                   port: {number: 443, name: https, protocol: HTTPS}, \
+                   tls: {mode: SIMPLE, credentialName: named}}]}\n";
+    kubectl
+        .run(["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])
+        .await
+        .unwrap();
+    kubectl.apply(gateway).await.unwrap();
+    let names = |load: &Load| -> Vec<String> {
+        let metadata = load.objects.secrets.iter().map(|it| &it.object.metadata);
+        metadata.map(|it| format!("{}/{}", it.namespace_or_empty(), it.name)).collect()
+    };
+    let one = |load: &Load| names(load) == ["shop/named"];
+    followed.until("the Secret of the pod's namespace", one).await;
+    let changed = "{\"stringData\": {\"cert\": \"two\"}}";
+    kubectl
+        .run(["patch", "secret", "named", "--namespace=shop", "--patch", changed])
+        .await
+        .unwrap();
+    let two = |load: &Load| {
+        let mut secrets = load.objects.secrets.iter();
+        secrets.any(|it| it.object.data.get("cert").is_some_and(|text| text == "dHdv"))
+    };
+    followed.until("the changed Secret", two).await;
+    kubectl
+        .run(["delete", "gateway.networking.istio.io", "edge", "--namespace=mesh"])
+        .await
+        .unwrap();
+    followed.until("no Secret", |load| load.objects.secrets.is_empty()).await;
+    followed.end().await;
+}
+
 const ROLE: &str = "
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
