@@ -29,7 +29,10 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("testkit", &["lateen-api", "lateen-identity", "lateen-xds"]),
     ("bench", &["lateen-api", "lateen-interception", "lateen-lab", "lateen-webhook"]),
     ("xtask", &[]),
-    ("tests/cluster", &["lateen-cli", "lateen-control-plane", "lateen-lab", "lateen-webhook"]),
+    (
+        "tests/cluster",
+        &["lateen-cli", "lateen-control-plane", "lateen-identity", "lateen-lab", "lateen-webhook"],
+    ),
 ];
 
 /// Crates that never ship in a product binary.

@@ -19,6 +19,9 @@ use super::roots::Roots;
 /// Former roots that stay in one bundle; it is no place to store things.
 const REMEMBERED: usize = 16;
 
+/// Longest time between looks at former roots.
+const LOOK: Duration = Duration::from_secs(30);
+
 /// How hooks that call us are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Callee {
@@ -78,6 +81,12 @@ impl Former {
     #[must_use]
     pub fn new(grace: Duration) -> Self {
         Self { grace, since: HashMap::new() }
+    }
+
+    /// Time between looks whether one has stayed long enough.
+    #[must_use]
+    pub fn look(&self) -> Duration {
+        (self.grace / 4).clamp(Duration::from_secs(1), LOOK)
     }
 
     /// What the bundle `name`, which holds `present`, should hold at `now` (of a clock that does not

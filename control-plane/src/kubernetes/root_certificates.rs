@@ -37,8 +37,6 @@ const KEY: &str = "root-cert.pem";
 const LABEL: (&str, &str) = ("istio.io/config", "true");
 /// Writes at once.
 const WRITES: usize = 16;
-/// Time between looks at former roots.
-const LOOK: Duration = Duration::from_secs(30);
 
 /// What matters of a ConfigMap.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,7 +176,7 @@ impl RootCertificates {
         let maps = Api::<ConfigMap>::all(self.cluster.client.clone());
         let mut maps = watcher(maps, only).default_backoff().boxed();
         let mut writes = FuturesUnordered::new();
-        let mut look = Instant::now() + LOOK;
+        let mut look = Instant::now() + self.former.look();
         self.own().await;
         loop {
             while let Some((namespace, roots)) = self.next(writes.len()) {
@@ -198,7 +196,7 @@ impl RootCertificates {
                     Change::Nothing
                 }
                 () = tokio::time::sleep_until(look) => {
-                    look = Instant::now() + LOOK;
+                    look = Instant::now() + self.former.look();
                     self.own().await;
                     Change::All
                 }

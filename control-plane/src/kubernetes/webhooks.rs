@@ -29,8 +29,6 @@ use crate::serve::readiness::Readiness;
 const GROUP: &str = "admissionregistration.k8s.io";
 const MUTATING: &str = "mutatingwebhookconfigurations";
 const VALIDATING: &str = "validatingwebhookconfigurations";
-/// Time between looks at former roots.
-const LOOK: Duration = Duration::from_secs(30);
 
 /// A configuration with hooks that call us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +118,7 @@ impl Webhooks {
         let mut mutating = watcher(mutating, all()).default_backoff().boxed();
         let validating = Api::<ValidatingWebhookConfiguration>::all(self.cluster.client.clone());
         let mut validating = watcher(validating, all()).default_backoff().boxed();
-        let mut look = Instant::now() + LOOK;
+        let mut look = Instant::now() + self.former.look();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -130,7 +128,7 @@ impl Webhooks {
                 changed = leads.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep_until(look) => {}
             }
-            look = Instant::now() + LOOK;
+            look = Instant::now() + self.former.look();
             self.tell();
             if !*leads.borrow_and_update() {
                 self.writes.forget();

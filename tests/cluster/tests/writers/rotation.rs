@@ -23,7 +23,7 @@ use crate::daemon::{Bench, Lateend, SYSTEM, bundles};
 use crate::front::Front;
 
 const HOOKS: &str = "mutatingwebhookconfiguration istio-sidecar-injector";
-const OVERLAP: [&str; 2] = ["--root-overlap", "4s"];
+const OVERLAP: [&str; 2] = ["--root-overlap", "3s"];
 
 async fn client(bench: &Bench) -> Client {
     let parsed = Kubeconfig::read_from(bench.server.kubeconfig()).unwrap();
