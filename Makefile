@@ -50,6 +50,11 @@ cluster-down: ## End the cluster NAME (dev) and remove all of it
 	@cargo build --quiet --locked -p lateen-cluster
 	@$(CARGO_TARGET_DIR)/debug/lateen-cluster down $(NAME)
 
+.PHONY: e2e
+e2e: build ## Prove the mesh on a real Kubernetes made here, and test against API servers of three versions; needs root
+	LATEEN_BIN=$(RELEASE) cargo test --locked -p lateen-cluster -- --ignored --test-threads=1 $(WITHOUT:%=--skip istio)
+	$(if $(WITHOUT),@echo "NOT RUN: the claims on bookinfo",@$(CARGO_TARGET_DIR)/debug/lateen-cluster e2e $(ARGS))
+
 .PHONY: images
 images: ## Build static programs and write an OCI archive of each image (ARGS='--profile release' is quicker)
 	@cargo xtask images $(ARGS)

@@ -62,9 +62,7 @@ impl Cluster {
                 "a cluster needs root: it makes namespaces, mounts and cgroups; run with sudo";
             return Err(ClusterError::Other(text.to_owned()));
         }
-        for program in ["etcd", "containerd", "ctr", "runc", "ip", "nft", "iptables", "busybox"] {
-            binaries::machine(program)?;
-        }
+        has_all_programs()?;
         let folder = clusters.join(name);
         if let Ok(there) = Self::find(clusters, name) {
             if there.is_up() {
@@ -251,4 +249,14 @@ impl Cluster {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
+}
+
+/// Says of everything that is missing on this machine how to get it.
+fn has_all_programs() -> Result<(), ClusterError> {
+    let programs = ["etcd", "containerd", "ctr", "runc", "ip", "nft", "iptables", "busybox"];
+    let tools = ["setpriv", "nsenter"];
+    let looks = programs.iter().chain(&tools).map(|program| binaries::machine(program).map(drop));
+    let missing = looks.chain([mounts::has_plugins()]).filter_map(Result::err);
+    let missing: Vec<_> = missing.map(|error| error.to_string()).collect();
+    if missing.is_empty() { Ok(()) } else { Err(ClusterError::Other(missing.join("\n"))) }
 }

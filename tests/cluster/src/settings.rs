@@ -40,9 +40,17 @@ pub fn cargo_home() -> PathBuf {
 /// Folder of Lateen's own programs: `LATEEN_BIN`, or where this program was built.
 #[must_use]
 pub fn own_programs() -> PathBuf {
-    if let Some(folder) = env::var_os("LATEEN_BIN") {
-        return PathBuf::from(folder);
-    }
+    env::var_os("LATEEN_BIN").map_or_else(built, PathBuf::from)
+}
+
+/// The program of this crate, also from its tests.
+#[must_use]
+pub fn own_program() -> PathBuf {
+    built().join("lateen-cluster")
+}
+
+/// Where this program was built.
+fn built() -> PathBuf {
     let own = env::current_exe().unwrap_or_default();
     let folder = own.parent().unwrap_or(&own);
     // Test programs lie one folder deeper.

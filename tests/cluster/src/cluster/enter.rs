@@ -18,8 +18,7 @@ use crate::cluster::end;
 
 /// Starts the verb `enter` and keeps the holder's process id.
 pub(super) fn start(folder: &Path, listener: TcpListener) -> Result<(), ClusterError> {
-    let own = std::env::current_exe().map_err(ClusterError::file(Path::new("/proc/self/exe")))?;
-    let mut command = Command::new(crate::binaries::lateen("lateen-cluster").unwrap_or(own));
+    let mut command = Command::new(crate::settings::own_program());
     command.arg("enter").arg(folder).stdin(OwnedFd::from(listener));
     let failed =
         |source| ClusterError::Start { program: "lateen-cluster enter".to_owned(), source };

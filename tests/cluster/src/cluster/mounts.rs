@@ -87,13 +87,21 @@ pub(super) fn overlay_works(folder: &Path) -> bool {
     tried.is_ok()
 }
 
+/// Whether this machine has network plugins.
+pub(super) fn has_plugins() -> Result<(), ClusterError> {
+    let program = format!("{MACHINE_PLUGINS}/bridge");
+    if Path::new(&program).is_file() {
+        return Ok(());
+    }
+    let fix = "apt-get install containernetworking-plugins";
+    Err(ClusterError::Missing { program, fix })
+}
+
 /// Network plugins where everybody looks for them.
 fn plugins() -> Result<(), ClusterError> {
     make(Path::new(PLUGINS))?;
-    let entries = fs::read_dir(MACHINE_PLUGINS).map_err(|_| ClusterError::Missing {
-        program: format!("{MACHINE_PLUGINS}/bridge"),
-        fix: "apt-get install containernetworking-plugins",
-    })?;
+    let folder = Path::new(MACHINE_PLUGINS);
+    let entries = fs::read_dir(folder).map_err(ClusterError::file(folder))?;
     for entry in entries.flatten() {
         let link = Path::new(PLUGINS).join(entry.file_name());
         if !link.exists() {
