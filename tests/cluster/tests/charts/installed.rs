@@ -225,6 +225,31 @@ async fn definitions_stay_unless_told_otherwise() {
     assert_eq!(gone.lines().count(), 15);
 }
 
+#[tokio::test]
+#[ignore = "reads files of others, builds Kubernetes: make e2e"]
+async fn definitions_of_istio_are_taken_over_with_their_objects() {
+    let server = ready(Version::V1_36).await;
+    let kubectl = server.kubectl();
+    let theirs = conformance("crds/crd-all.gen.yaml");
+    let theirs =
+        ["apply", "--server-side", "--field-manager=helm-3", "-f", theirs.to_str().unwrap()];
+    kubectl.run(theirs).await.unwrap();
+    served(kubectl).await;
+    let rule = json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
+        "metadata": {"name": "cart", "namespace": "default"}, "spec": {"host": "cart"},
+    });
+    kubectl.apply(&rule.to_string()).await.unwrap();
+    // As docs/install.md says.
+    act(&server, "install", "base", &["--take-ownership", "--force-conflicts"]).await;
+    act(&server, "upgrade", "base", &[]).await;
+    let kept = kubectl.json(&["get", "destinationrule", "cart", "-n", "default"]).await.unwrap();
+    assert_eq!(kept["spec"]["host"], "cart");
+    let definition = ["get", "crd", "destinationrules.networking.istio.io", "-o", "yaml"];
+    let definition = kubectl.run(definition).await.unwrap();
+    assert!(definition.contains("such as 250ms, 5s or 1h"), "it is not ours");
+}
+
 /// Waits until the API server knows the kinds.
 async fn served(kubectl: &Kubectl) {
     let end = Instant::now() + Duration::from_secs(30);
