@@ -73,7 +73,7 @@ async fn notes_name_what_does_nothing() {
         ("lateend", "traceSampling=5", "traceSampling"),
         ("lateend", "istiodRemote.enabled=true", "istiodRemote.enabled"),
         ("cni", "ambient.enabled=true", "ambient"),
-        ("gateway", "rbac.enabled=true", "rbac"),
+        ("gateway", "runAsRoot=true", "runAsRoot"),
     ] {
         let folder = chart(name).display().to_string();
         let (release, namespace) = release(name);
