@@ -54,6 +54,7 @@ cluster-down: ## End the cluster NAME (dev) and remove all of it
 e2e: build ## Prove the mesh on a real Kubernetes made here, and test against API servers of three versions; needs root
 	LATEEN_BIN=$(RELEASE) cargo test --locked -p lateen-cluster -- --ignored --test-threads=1 $(WITHOUT:%=--skip istio)
 	$(if $(WITHOUT),@echo "NOT RUN: the claims on bookinfo",@$(CARGO_TARGET_DIR)/debug/lateen-cluster e2e $(ARGS))
+	$(if $(WITHOUT),,LATEEN_IMAGES=$(CARGO_TARGET_DIR)/e2e-images cargo test --quiet --locked -p xtask --test images_run -- --ignored)
 
 .PHONY: images
 images: ## Build static programs and write an OCI archive of each image (ARGS='--profile release' is quicker)
