@@ -34,6 +34,9 @@ pub struct Settings {
     /// Cargo profile of the images
     #[arg(long, default_value = "release", value_name = "NAME")]
     pub profile: String,
+    /// Folder of static programs that were built already, for the images
+    #[arg(long, value_name = "DIR")]
+    pub programs: Option<PathBuf>,
     /// A cluster that exists (kind, k3s, a cloud) instead of one made here; images must be there
     #[arg(long, env = "E2E_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,

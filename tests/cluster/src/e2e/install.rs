@@ -12,6 +12,7 @@ use xtask::statics::Statics;
 
 use super::Settings;
 use super::stage::{BOOKINFO, LIMIT, SYSTEM, Stage, until};
+use crate::binaries;
 use crate::progress::say;
 use crate::settings::{cargo_home, cargo_target, root};
 
@@ -33,7 +34,7 @@ impl Images {
     /// Builds all images.
     pub(super) async fn build(settings: &Settings, samples: &Path) -> anyhow::Result<Self> {
         say("building images ...");
-        let profile = settings.profile.clone();
+        let Settings { profile, programs, .. } = settings.clone();
         let bookinfo = samples.join("bookinfo/platform/kube/bookinfo.yaml");
         let bookinfo =
             std::fs::read_to_string(&bookinfo).with_context(|| bookinfo.display().to_string())?;
@@ -43,13 +44,14 @@ impl Images {
             let out = cargo_target().join("e2e-images");
             std::fs::create_dir_all(&out)?;
             let (hub, tag) = (HUB.to_owned(), format!("e2e-{}", env!("CARGO_PKG_VERSION")));
-            let programs = statics.build(&[&images::BINARIES[..], &["lateen-echo"]].concat())?;
+            let all = [&images::BINARIES[..], &["lateen-echo"]].concat();
+            let programs = programs.map_or_else(|| statics.build(&all), Ok)?;
             let request = Request { statics, out: out.clone(), hub, tag: tag.clone(), epoch: 0 };
             let built = images::assemble(&request, &programs)?;
             let parts = Parts {
                 etc: root().join("images/etc"),
                 programs,
-                busybox: "/bin/busybox".into(),
+                busybox: binaries::machine("busybox")?,
                 epoch: 0,
             };
             let samples = out.join("samples.tar");
