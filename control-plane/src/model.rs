@@ -5,6 +5,7 @@
 //! anew from the objects in force. Knows nothing of Envoy: the translation takes it from here.
 
 mod destination_rules;
+mod gateways;
 mod peers;
 mod remarks;
 mod virtual_services;
@@ -26,10 +27,11 @@ use crate::serve::generation::{Mesh, Scope};
 use crate::settings::Settings;
 use crate::source::{Objects, Sourced};
 use crate::translate::AccessLogSettings;
-use crate::translate::input::{Inbound, InboundPort, MeshSettings, Outbound, Service};
+use crate::translate::input::{Edge, Inbound, InboundPort, MeshSettings, Outbound, Service};
 use crate::translate::view::ProxyView;
 
 use destination_rules::DestinationRules;
+use gateways::Gateways;
 pub use peers::{Effective, PeerPolicies};
 use virtual_services::VirtualServices;
 
@@ -43,6 +45,7 @@ pub struct Model {
     pods: HashMap<(String, String), Arc<Sourced<Pod>>>,
     virtual_services: VirtualServices,
     destination_rules: DestinationRules,
+    gateways: Gateways,
     peers: PeerPolicies,
     policies: Vec<Arc<Resource<AuthorizationPolicy>>>,
     /// Keys of the labels of callers that some rule asks for.
@@ -89,11 +92,13 @@ impl Model {
                 .collect(),
             virtual_services,
             destination_rules,
+            gateways: Gateways::new(objects, &mesh.default_virtual_service_export_to),
             policies: objects.authorization_policies.clone(),
             findings: registry.findings().to_vec(),
             registry,
             peers,
         };
+        model.findings.extend(model.gateways.findings());
         model.findings.extend(remarks::remarks(objects, &model.registry, &model.settings, root));
         model
     }
@@ -183,6 +188,25 @@ impl Model {
         ports.into_values().collect()
     }
 
+    /// Ports of the Services that lead to a workload; of several with one number, the oldest's.
+    fn target_ports(&self, view: &ProxyView, labels: &Labels) -> BTreeMap<u16, u16> {
+        let pod = self.pod(view);
+        let mut ports = BTreeMap::new();
+        let all = self.registry.services().iter();
+        for one in all.filter(|it| it.leads_to(&view.namespace, labels, &view.addresses)) {
+            for (port, target) in one.service.ports.iter().zip(&one.targets) {
+                let number = match target {
+                    TargetPort::Number(number) => Some(*number),
+                    TargetPort::Name(_) => pod.and_then(|pod| number_of(target, pod)),
+                };
+                if let Some(number) = number {
+                    ports.entry(port.number).or_insert(number);
+                }
+            }
+        }
+        ports
+    }
+
     fn policies(
         &self,
         namespace: &str,
@@ -240,6 +264,15 @@ impl Mesh for Model {
             mode: effective.mode,
             port_modes: effective.ports,
             policies: self.policies(&view.namespace, labels),
+        }
+    }
+
+    fn edge(&self, view: &ProxyView) -> Edge {
+        let labels = self.labels(view);
+        Edge {
+            target_ports: self.target_ports(view, labels),
+            policies: self.policies(&view.namespace, labels),
+            ..self.gateways.edge(&view.namespace, labels, view.proven)
         }
     }
 

@@ -3,7 +3,7 @@
 //! Pure functions: [`input`] goes in, encoded resources come out, each with a version that is the
 //! hash of its bytes, so that equal content has equal versions in every process. Traffic from the
 //! application ([`outbound`]) depends on namespace and settings and is shared by many proxies;
-//! traffic to it ([`inbound`]) is the workload's own.
+//! traffic to it ([`inbound`]) is the workload's own, and so is what a gateway opens ([`edge`]).
 
 mod access_log;
 mod authorization;
@@ -13,6 +13,10 @@ mod cluster_tls;
 mod clusters;
 mod endpoints;
 mod filters;
+mod gateway;
+mod gateway_listeners;
+mod gateway_routes;
+mod gateway_tls;
 mod inbound;
 pub mod input;
 mod listener;
@@ -37,6 +41,7 @@ pub use access_log::AccessLogSettings;
 pub use authorization::findings as authorization_findings;
 pub use update::outbound_after;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -46,10 +51,14 @@ use lateen_xds::type_url;
 use prost::Message;
 use xxhash_rust::xxh64::xxh64;
 
-use canonical::{CLUSTER, ENDPOINTS, LISTENER, NAME_TABLE, ROUTES, Shape, canonical};
+use canonical::{CLUSTER, ENDPOINTS, LISTENER, NAME_TABLE, PLAIN, ROUTES, Shape, canonical};
 use clusters::Families;
-use input::{Inbound, MeshSettings, Outbound};
-use view::ProxyView;
+use input::{Edge, Inbound, MeshSettings, Outbound};
+use lateen_api::Finding;
+use lateen_api::networking::Gateway;
+use names::BLACK_HOLE;
+use rules::Rules;
+use view::{ProxyView, Role};
 
 /// Name of the one name table.
 const NAME_TABLE_RESOURCE: &str = "nametable";
@@ -67,6 +76,8 @@ pub struct Resources {
     pub routes: Arc<ResourceMap>,
     /// The name table.
     pub names: Arc<ResourceMap>,
+    /// Certificates and authorities of gateways.
+    pub secrets: Arc<ResourceMap>,
     /// How the endpoints came from those before, where little has changed.
     pub since: Option<Since>,
 }
@@ -90,6 +101,7 @@ impl Resources {
             type_url::LISTENER => Some(&self.listeners),
             type_url::ROUTES => Some(&self.routes),
             type_url::NAME_TABLE => Some(&self.names),
+            type_url::SECRET => Some(&self.secrets),
             _ => None,
         }
     }
@@ -103,12 +115,14 @@ impl Resources {
             listeners: joined(&self.listeners, &other.listeners),
             routes: joined(&self.routes, &other.routes),
             names: joined(&self.names, &other.names),
+            secrets: joined(&self.secrets, &other.secrets),
             since: self.since.clone(),
         }
     }
 }
 
-fn joined(one: &Arc<ResourceMap>, other: &Arc<ResourceMap>) -> Arc<ResourceMap> {
+/// Both maps together; where both have a name, the other's.
+pub(crate) fn joined(one: &Arc<ResourceMap>, other: &Arc<ResourceMap>) -> Arc<ResourceMap> {
     if other.is_empty() {
         return Arc::clone(one);
     }
@@ -125,6 +139,7 @@ fn joined(one: &Arc<ResourceMap>, other: &Arc<ResourceMap>) -> Arc<ResourceMap> 
 pub struct Traits {
     istio_filters: bool,
     families: Families,
+    gateway: bool,
 }
 
 impl Traits {
@@ -135,14 +150,24 @@ impl Traits {
             v4: view.addresses.iter().any(std::net::IpAddr::is_ipv4),
             v6: view.addresses.iter().any(std::net::IpAddr::is_ipv6),
         };
-        Self { istio_filters: view.istio_filters, families }
+        let gateway = view.role == Role::Router;
+        Self { istio_filters: view.istio_filters, families, gateway }
+    }
+
+    /// Whether the proxy is a gateway.
+    #[must_use]
+    pub fn gateway(&self) -> bool {
+        self.gateway
     }
 }
 
 /// Resources for traffic from the application.
 #[must_use]
 pub fn outbound(outbound: &Outbound, mesh: &MeshSettings, traits: Traits) -> Resources {
-    let Traits { istio_filters, families } = traits;
+    let Traits { istio_filters, families, gateway } = traits;
+    if gateway {
+        return reachable_from_gateways(outbound, mesh, families);
+    }
     let fixed = clusters::fixed(mesh, families).into_iter();
     let made = clusters::origins(outbound).map(|it| clusters::outbound(it, mesh, families));
     let known = clusters::origins(outbound).filter_map(|it| assignment(it, families));
@@ -157,7 +182,7 @@ pub fn outbound(outbound: &Outbound, mesh: &MeshSettings, traits: Traits) -> Res
             &ROUTES,
         ),
         names: encoded(table, &NAME_TABLE),
-        since: None,
+        ..Resources::default()
     }
 }
 
@@ -174,7 +199,7 @@ fn assignment(origin: clusters::Origin<'_>, families: Families) -> Option<Cluste
 /// Resources for traffic to the application.
 #[must_use]
 pub fn inbound(inbound: &Inbound, mesh: &MeshSettings, traits: Traits) -> Resources {
-    let Traits { istio_filters, families } = traits;
+    let Traits { istio_filters, families, .. } = traits;
     let made = inbound.ports.iter().map(|port| clusters::inbound(port, mesh, families));
     let listener = inbound::listener(inbound, mesh, istio_filters, families);
     Resources {
@@ -182,6 +207,52 @@ pub fn inbound(inbound: &Inbound, mesh: &MeshSettings, traits: Traits) -> Resour
         listeners: encoded([(listener.name.clone(), listener)], &LISTENER),
         ..Resources::default()
     }
+}
+
+/// What gateways can reach: clusters and endpoints; ways to them come with [`edge`].
+fn reachable_from_gateways(
+    outbound: &Outbound,
+    mesh: &MeshSettings,
+    families: Families,
+) -> Resources {
+    let nowhere = clusters::fixed(mesh, families).into_iter().filter(|it| it.name == BLACK_HOLE);
+    let made = clusters::origins(outbound).map(|it| clusters::outbound(it, mesh, families));
+    let known = clusters::origins(outbound).filter_map(|it| assignment(it, families));
+    Resources {
+        clusters: encoded(nowhere.chain(made).map(|it| (it.name.clone(), it)), &CLUSTER),
+        endpoints: encoded(known.map(|it| (it.cluster_name.clone(), it)), &ENDPOINTS),
+        ..Resources::default()
+    }
+}
+
+/// Resources for traffic that comes to a gateway; `outbound` is what it can reach.
+#[must_use]
+pub fn edge(edge: &Edge, outbound: &Outbound, mesh: &MeshSettings, traits: Traits) -> Resources {
+    let Traits { istio_filters, families, .. } = traits;
+    let rules = Rules::new(outbound, &mesh.cluster_domain);
+    let plan = gateway::plan(edge);
+    let build = gateway_listeners::Build { edge, rules: &rules, mesh, istio_filters, families };
+    let listeners = build.listeners(&plan).into_iter();
+    let routes = gateway_routes::tables(&plan, edge, &rules, mesh).into_iter();
+    let secrets = gateway_tls::secrets(edge).into_iter();
+    Resources {
+        listeners: encoded(listeners.map(|it| (it.name.clone(), it)), &LISTENER),
+        routes: encoded(routes.map(|it| (it.name.clone(), it)), &ROUTES),
+        secrets: encoded(secrets.map(|it| (it.name.clone(), it)), &PLAIN),
+        ..Resources::default()
+    }
+}
+
+/// Servers of gateways that are left out where all of them meet on one workload.
+#[must_use]
+pub fn gateway_conflicts(edge: &Edge) -> Vec<Finding> {
+    gateway::plan(edge).conflicts
+}
+
+/// Names of the Secrets that gateways refer to.
+#[must_use]
+pub fn gateway_secrets<'a>(gateways: impl IntoIterator<Item = &'a Gateway>) -> BTreeSet<String> {
+    gateway_tls::referenced(gateways)
 }
 
 /// Encodes resources; of two with one name, the first.

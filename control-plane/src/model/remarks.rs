@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use lateen_api::Finding;
 use lateen_api::host;
 use lateen_api::meta::{Labels, ObjectRef};
-use lateen_api::networking::{Destination, VirtualService};
+use lateen_api::networking::{Destination, VirtualService, gateway_of};
 use lateen_api::object::Resource;
 
 use super::virtual_services::is_for_sidecars;
@@ -26,7 +26,9 @@ pub(super) fn remarks(
     let mut findings = authorization_findings(&objects.authorization_policies, &mesh.trust_domains);
     let known = Known::new(objects, registry, &mesh.cluster_domain);
     let mut ruled: HashMap<(String, String), ObjectRef> = HashMap::new();
-    for rule in objects.virtual_services.iter().filter(|rule| is_for_sidecars(&rule.spec)) {
+    let gateways: HashSet<(&str, &str)> =
+        objects.gateways.iter().map(|it| (it.namespace(), it.name())).collect();
+    for rule in &objects.virtual_services {
         let object = ObjectRef::new("VirtualService", rule.namespace(), rule.name());
         let mut say = |path: String, message: String| {
             findings.push(Finding::warning(path, message).on(&object, &rule.origin));
@@ -40,7 +42,16 @@ pub(super) fn remarks(
                 say(path, message);
             }
         }
-        for (index, host) in rule.spec.hosts.iter().enumerate() {
+        for (index, entry) in rule.spec.gateways.iter().enumerate() {
+            let named = gateway_of(entry, rule.namespace());
+            if let Some((namespace, name)) = named.filter(|it| !gateways.contains(it)) {
+                let message = format!("no Gateway `{namespace}/{name}` is known");
+                say(format!("spec.gateways[{index}]"), message);
+            }
+        }
+        // On gateways, rules of one host follow each other.
+        let hosts = rule.spec.hosts.iter().filter(|_| is_for_sidecars(&rule.spec));
+        for (index, host) in hosts.enumerate() {
             let full = host::resolve(host, rule.namespace(), &mesh.cluster_domain);
             let key = (rule.namespace().to_owned(), full);
             match ruled.get(&key) {

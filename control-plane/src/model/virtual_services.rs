@@ -1,4 +1,4 @@
-//! Which virtual services hold for sidecars of a namespace, in the order in which they win.
+//! Which virtual services hold for proxies of a namespace, in the order in which they win.
 //!
 //! Those meant for fewer namespaces come first, of equals the oldest. Rules for gateways alone are
 //! none of a sidecar's business. Source: Istio's `initVirtualServices`.
@@ -15,14 +15,24 @@ const MESH: &str = "mesh";
 
 type Rule = Arc<Resource<VirtualService>>;
 
-/// The rules for sidecars, those that win first.
+/// Rules, those that win first.
 #[derive(Debug, Default)]
 pub(super) struct VirtualServices(Vec<(Rule, Visibility)>);
 
 impl VirtualServices {
     pub(super) fn new(rules: &[Rule], default_export_to: &[String]) -> Self {
-        let for_mesh = rules.iter().filter(|rule| is_for_sidecars(&rule.spec));
-        let mut all: Vec<_> = for_mesh
+        Self::those(rules, default_export_to, is_for_sidecars)
+    }
+
+    /// Those of the rules that are `meant`.
+    pub(super) fn those(
+        rules: &[Rule],
+        default_export_to: &[String],
+        meant: impl Fn(&VirtualService) -> bool,
+    ) -> Self {
+        let mut all: Vec<_> = rules
+            .iter()
+            .filter(|rule| meant(&rule.spec))
             .map(|rule| {
                 let namespace = rule.namespace();
                 let seen = Visibility::of(&rule.spec.export_to, default_export_to, namespace);

@@ -16,7 +16,7 @@ use lateen_xds::server::{Resource, ResourceMap};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::translate::input::{Inbound, MeshSettings, Outbound};
+use crate::translate::input::{Edge, Inbound, MeshSettings, Outbound};
 use crate::translate::view::ProxyView;
 use crate::translate::{self, Resources, Traits};
 
@@ -39,6 +39,8 @@ pub trait Mesh: fmt::Debug + Send + Sync {
     fn outbound(&self, scope: &Scope) -> Outbound;
     /// What leads to the workload of a proxy.
     fn inbound(&self, view: &ProxyView) -> Inbound;
+    /// What a gateway carries.
+    fn edge(&self, view: &ProxyView) -> Edge;
     /// Everything that is known of services, for people.
     fn registry(&self) -> Value;
     /// What there is to say about the configuration.
@@ -55,10 +57,19 @@ struct Made {
     resources: Arc<Resources>,
 }
 
+/// What is a workload's own.
+#[derive(Debug, Clone, PartialEq)]
+enum Own {
+    /// What leads to an application.
+    Application(Inbound),
+    /// What a gateway carries.
+    Gateway(Box<Edge>),
+}
+
 /// Resources of workloads that are alike, and what they were made from.
 #[derive(Debug, Clone)]
 struct Whole {
-    inbound: Inbound,
+    input: Own,
     own: Arc<Resources>,
     outbound: Arc<Resources>,
     resources: Arc<Resources>,
@@ -132,16 +143,22 @@ impl Generation {
             let traits = Traits::of(view);
             let kind = (self.mesh.scope(view), traits);
             let outbound = self.outbound(&kind);
-            self.alike(kind, outbound, self.mesh.inbound(view))
+            let input = if traits.gateway() {
+                Own::Gateway(Box::new(self.mesh.edge(view)))
+            } else {
+                Own::Application(self.mesh.inbound(view))
+            };
+            self.alike(kind, &outbound, input)
         });
         Arc::clone(made)
     }
 
-    fn outbound(&self, kind: &Kind) -> Arc<Resources> {
+    fn outbound(&self, kind: &Kind) -> Arc<Made> {
         let (scope, traits) = kind;
         let cell = Arc::clone(self.outbound.lock().entry(kind.clone()).or_default());
         let made = cell.get_or_init(|| {
             let seen = self.mesh.outbound(scope);
+            let seen = if traits.gateway() { seen.for_gateway() } else { seen };
             let settings = self.mesh.settings();
             let before = self.before.as_ref().and_then(|it| it.outbound.get(kind));
             let updated = before.and_then(|it| {
@@ -151,21 +168,31 @@ impl Generation {
                 .unwrap_or_else(|| self.pooled(translate::outbound(&seen, settings, *traits)));
             Arc::new(Made { seen, resources: Arc::new(resources) })
         });
-        Arc::clone(&made.resources)
+        Arc::clone(made)
     }
 
     /// The whole of workloads that are alike: made for the first of them.
-    fn alike(&self, kind: Kind, outbound: Arc<Resources>, inbound: Inbound) -> Arc<Resources> {
+    fn alike(&self, kind: Kind, reach: &Made, input: Own) -> Arc<Resources> {
+        let outbound = Arc::clone(&reach.resources);
         let known = |all: Option<&Vec<Whole>>| {
-            all.and_then(|all| all.iter().find(|it| it.inbound == inbound)).cloned()
+            all.and_then(|all| all.iter().find(|it| it.input == input)).cloned()
         };
         if let Some(whole) = known(self.alike.lock().get(&kind)) {
             return whole.resources;
         }
         let before = known(self.before.as_ref().and_then(|it| it.alike.get(&kind)));
-        let own = before.as_ref().map_or_else(
+        // Where destinations lead is in the routes of a gateway itself.
+        let lasts = |it: &&Whole| {
+            matches!(input, Own::Application(_))
+                || Arc::ptr_eq(&it.outbound.clusters, &outbound.clusters)
+        };
+        let own = before.as_ref().filter(lasts).map_or_else(
             || {
-                let made = translate::inbound(&inbound, self.mesh.settings(), kind.1);
+                let settings = self.mesh.settings();
+                let made = match &input {
+                    Own::Application(inbound) => translate::inbound(inbound, settings, kind.1),
+                    Own::Gateway(edge) => translate::edge(edge, &reach.seen, settings, kind.1),
+                };
                 Arc::new(self.pooled(made))
             },
             |it| Arc::clone(&it.own),
@@ -178,11 +205,13 @@ impl Generation {
             Some(it) => Resources {
                 clusters: Arc::clone(&it.resources.clusters),
                 listeners: Arc::clone(&it.resources.listeners),
+                routes: translate::joined(&outbound.routes, &own.routes),
+                secrets: translate::joined(&outbound.secrets, &own.secrets),
                 ..Resources::clone(&outbound)
             },
             None => outbound.with(&own),
         });
-        let whole = Whole { inbound, own, outbound, resources: Arc::clone(&resources) };
+        let whole = Whole { input, own, outbound, resources: Arc::clone(&resources) };
         self.alike.lock().entry(kind).or_default().push(whole);
         resources
     }
@@ -205,6 +234,7 @@ impl Generation {
             listeners: pooled(resources.listeners),
             routes: pooled(resources.routes),
             names: pooled(resources.names),
+            secrets: pooled(resources.secrets),
             since: resources.since,
         }
     }
@@ -213,7 +243,7 @@ impl Generation {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::{Generation, Mesh, Scope};
-    use crate::translate::input::{Inbound, MeshSettings, Outbound};
+    use crate::translate::input::{Edge, Inbound, MeshSettings, Outbound};
     use crate::translate::view::ProxyView;
     use lateen_api::Finding;
     use serde_json::Value;
@@ -246,6 +276,10 @@ pub(crate) mod tests {
         fn inbound(&self, _: &ProxyView) -> Inbound {
             self.inbound.fetch_add(1, Ordering::Relaxed);
             Inbound::default()
+        }
+
+        fn edge(&self, _: &ProxyView) -> Edge {
+            Edge::default()
         }
 
         fn registry(&self) -> Value {

@@ -1,7 +1,7 @@
 //! One proxy's discovery stream, without I/O: what is sent, in which order, and when.
 //!
 //! What is pointed at comes before what points at it: clusters, endpoints, listeners, routes,
-//! names. Clusters and endpoints that are no longer wanted stay until the proxy has accepted the
+//! secrets, names. Clusters and endpoints that are no longer wanted stay until the proxy has accepted the
 //! listeners and routes that no longer use them, so that no request meets a hole. A proxy that has
 //! not taken everything yet is sent the latest state once it has, never a queue of states.
 
@@ -14,11 +14,12 @@ use lateen_xds::type_url;
 use crate::translate::Resources;
 
 /// The types that are served, in push order.
-pub const TYPES: [&str; 5] = [
+pub const TYPES: [&str; 6] = [
     type_url::CLUSTER,
     type_url::ENDPOINTS,
     type_url::LISTENER,
     type_url::ROUTES,
+    type_url::SECRET,
     type_url::NAME_TABLE,
 ];
 

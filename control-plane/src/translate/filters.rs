@@ -6,7 +6,12 @@
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::listener::v3::{Filter, filter};
-use envoy_types::pb::envoy::config::accesslog::v3::AccessLog;
+use envoy_types::pb::envoy::config::accesslog::v3::access_log_filter::FilterSpecifier;
+use envoy_types::pb::envoy::config::accesslog::v3::{
+    AccessLog, AccessLogFilter, ResponseFlagFilter,
+};
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3::HttpFault;
 use envoy_types::pb::envoy::extensions::filters::http::grpc_stats::v3::{
@@ -18,7 +23,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
     SetCurrentClientCertDetails, UpgradeConfig,
 };
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
-    HttpConnectionManager, HttpFilter, Rds, http_filter,
+    HttpConnectionManager, HttpFilter, LocalReplyConfig, Rds, ResponseMapper, http_filter,
 };
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
@@ -35,6 +40,8 @@ use super::pack::{
 pub(crate) const FAULT: &str = "envoy.filters.http.fault";
 /// Name of the CORS filter, which routes configure.
 pub(crate) const CORS: &str = "envoy.filters.http.cors";
+/// Header of an answer to a request that reached no application.
+pub(crate) const UNDELIVERED: &str = "x-lateen-undelivered";
 /// Type of the filter that offers ALPN by request protocol.
 const ALPN_CONFIG: &str =
     "type.googleapis.com/istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
@@ -43,13 +50,15 @@ const STATS_CONFIG: &str = "type.googleapis.com/stats.PluginConfig";
 /// Type of the filter that tells peers who is who.
 const PEER_METADATA_CONFIG: &str = "type.googleapis.com/io.istio.http.peer_metadata.Config";
 
-/// Which side of the sidecar.
+/// Which side of the sidecar, or neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
     /// From others to the application.
     Inbound,
     /// From the application to others.
     Outbound,
+    /// From outside to the mesh.
+    Gateway,
 }
 
 /// A route table, or where to get one.
@@ -70,7 +79,7 @@ pub(crate) struct Manager {
     pub(crate) stat_prefix: String,
     /// Routes.
     pub(crate) routes: Routes,
-    /// Authorization filters (inbound).
+    /// Authorization filters (not outbound).
     pub(crate) authorization: Vec<HttpFilter>,
     /// Whether the proxy has Istio's filters.
     pub(crate) istio_filters: bool,
@@ -80,7 +89,7 @@ pub(crate) struct Manager {
 
 /// The connection manager as a network filter.
 pub(crate) fn http_manager(manager: Manager) -> Filter {
-    let inbound = manager.direction == Direction::Inbound;
+    let direction = manager.direction;
     let http_filters = http_filters(&manager);
     let routes = match manager.routes {
         Routes::Named(name) => {
@@ -92,7 +101,8 @@ pub(crate) fn http_manager(manager: Manager) -> Filter {
         stat_prefix: manager.stat_prefix,
         http_filters,
         server_name: "istio-envoy".to_owned(),
-        use_remote_address: Some(flag(false)),
+        // A gateway is where clients are strangers: what they say of themselves is not believed.
+        use_remote_address: Some(flag(direction == Direction::Gateway)),
         generate_request_id: Some(flag(true)),
         stream_idle_timeout: Some(duration(Duration::ZERO)),
         normalize_path: Some(flag(true)),
@@ -104,9 +114,17 @@ pub(crate) fn http_manager(manager: Manager) -> Filter {
         route_specifier: Some(routes),
         ..HttpConnectionManager::default()
     };
-    if inbound {
+    if direction == Direction::Inbound {
         message.server_header_transformation = ServerHeaderTransformation::PassThrough as i32;
-        message.forward_client_cert_details = ForwardClientCertDetails::AppendForward as i32;
+        message.local_reply_config = Some(undelivered());
+    }
+    let client_certificates = match direction {
+        Direction::Inbound => Some(ForwardClientCertDetails::AppendForward),
+        Direction::Gateway => Some(ForwardClientCertDetails::SanitizeSet),
+        Direction::Outbound => None,
+    };
+    if let Some(details) = client_certificates {
+        message.forward_client_cert_details = details as i32;
         message.set_current_client_cert_details = Some(SetCurrentClientCertDetails {
             subject: Some(flag(true)),
             dns: true,
@@ -120,6 +138,31 @@ pub(crate) fn http_manager(manager: Manager) -> Filter {
     )
 }
 
+/// Answers for an application that cannot be connected to, as one that ends: they say that it has
+/// seen nothing of the request, so that it may be sent to another.
+fn undelivered() -> LocalReplyConfig {
+    let connection_failed = AccessLogFilter {
+        filter_specifier: Some(FilterSpecifier::ResponseFlagFilter(ResponseFlagFilter {
+            flags: vec!["UF".to_owned()],
+        })),
+    };
+    let header = HeaderValue {
+        key: UNDELIVERED.to_owned(),
+        value: "true".to_owned(),
+        ..HeaderValue::default()
+    };
+    let mapper = ResponseMapper {
+        filter: Some(connection_failed),
+        headers_to_add: vec![HeaderValueOption {
+            header: Some(header),
+            append_action: HeaderAppendAction::OverwriteIfExistsOrAdd as i32,
+            ..HeaderValueOption::default()
+        }],
+        ..ResponseMapper::default()
+    };
+    LocalReplyConfig { mappers: vec![mapper], ..LocalReplyConfig::default() }
+}
+
 fn http_filters(manager: &Manager) -> Vec<HttpFilter> {
     let mut filters = Vec::new();
     if manager.istio_filters {
@@ -127,7 +170,7 @@ fn http_filters(manager: &Manager) -> Vec<HttpFilter> {
     }
     filters.extend(manager.authorization.iter().cloned());
     filters.push(http_filter("envoy.filters.http.grpc_stats", grpc_stats()));
-    if manager.istio_filters && manager.direction == Direction::Outbound {
+    if manager.istio_filters && manager.direction != Direction::Inbound {
         filters.push(http_filter("istio.alpn", alpn()));
     }
     filters.push(http_filter(FAULT, any(&HttpFault::default())));
@@ -200,7 +243,7 @@ fn stats() -> Vec<(String, Value)> {
     Vec::new()
 }
 
-/// Inbound: learn the caller from its headers and tell it who we are. Outbound: the reverse, but
+/// Inbound: learn the caller from its headers and tell it who we are. Else the reverse, but
 /// say nothing to servers outside the mesh.
 fn peer_metadata(direction: Direction) -> Any {
     let headers = || list(vec![object([("istio_headers".to_owned(), object([]))])]);
@@ -208,7 +251,9 @@ fn peer_metadata(direction: Direction) -> Any {
         "istio_headers".to_owned(),
         match direction {
             Direction::Inbound => object([]),
-            Direction::Outbound => object([("skip_external_clusters".to_owned(), truth(true))]),
+            Direction::Outbound | Direction::Gateway => {
+                object([("skip_external_clusters".to_owned(), truth(true))])
+            }
         },
     )])]);
     let fields = match direction {
@@ -216,7 +261,7 @@ fn peer_metadata(direction: Direction) -> Any {
             ("downstream_discovery".to_owned(), headers()),
             ("downstream_propagation".to_owned(), propagation),
         ],
-        Direction::Outbound => [
+        Direction::Outbound | Direction::Gateway => [
             ("upstream_discovery".to_owned(), headers()),
             ("upstream_propagation".to_owned(), propagation),
         ],

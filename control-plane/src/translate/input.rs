@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use lateen_api::core::Secret;
 use lateen_api::meta::Labels;
-use lateen_api::networking::{DestinationRule, VirtualService};
+use lateen_api::networking::{DestinationRule, Gateway, VirtualService};
 use lateen_api::object::Resource;
 use lateen_api::port::Protocol;
 use lateen_api::security::{AuthorizationPolicy, MutualTlsMode};
@@ -150,6 +151,40 @@ pub struct Outbound {
     pub virtual_services: Vec<Arc<Resource<VirtualService>>>,
     /// Destination rules that hold for it, by host of the service.
     pub destination_rules: BTreeMap<String, Arc<Resource<DestinationRule>>>,
+}
+
+impl Outbound {
+    /// The same for a gateway, whose connections have no original destination: services without an
+    /// address of their own are reached by their endpoints.
+    #[must_use]
+    pub fn for_gateway(mut self) -> Self {
+        for service in &mut self.services {
+            let known = service.ports.iter().any(|port| !port.endpoints.is_empty());
+            if service.resolution == Resolution::Passthrough && known {
+                Arc::make_mut(service).resolution = Resolution::Endpoints;
+            }
+        }
+        self
+    }
+}
+
+/// What a gateway needs for traffic that comes to it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Edge {
+    /// Namespace of the proxy.
+    pub namespace: String,
+    /// Labels of its workload.
+    pub labels: Labels,
+    /// Gateways that it carries, the oldest first.
+    pub gateways: Vec<Arc<Resource<Gateway>>>,
+    /// Rules of these gateways, in the order in which they win.
+    pub virtual_services: Vec<Arc<Resource<VirtualService>>>,
+    /// Ports of the Services that lead to it, and where they arrive.
+    pub target_ports: BTreeMap<u16, u16>,
+    /// Secrets of its namespace that its gateways name.
+    pub secrets: BTreeMap<String, Arc<Secret>>,
+    /// Policies that select the workload, in order of their names.
+    pub policies: Vec<Arc<Resource<AuthorizationPolicy>>>,
 }
 
 /// A port of the workload that a service leads to.

@@ -296,20 +296,12 @@ impl<'a> Build<'a> {
             return Vec::new();
         }
         let Some(rule) = self.rules.for_host(&service.host) else { return Vec::new() };
-        let caller = self.caller(port.number);
+        let caller = self.caller(port.number, rule.namespace());
         let mut chains = Vec::new();
         // A proxy refuses a listener in which two chains take one name: the first has it.
         let mut taken = HashSet::new();
         for route in &rule.spec.tls {
-            let targets: Vec<(String, u32)> = route
-                .route
-                .iter()
-                .filter(|it| route.route.len() == 1 || it.weight > 0)
-                .map(|it| (&it.destination, it.weight))
-                .map(|(it, weight)| {
-                    (self.rules.target(it, rule.namespace(), port.number).cluster, weight)
-                })
-                .collect();
+            let targets = self.rules.split(&route.route, rule.namespace(), port.number);
             let fits = route.matches.iter().filter(|it| {
                 caller.fits(&it.gateways, &it.source_labels, &it.source_namespace, it.port)
             });
@@ -336,7 +328,7 @@ impl<'a> Build<'a> {
     fn split(&self, service: &Service, port: &ServicePort) -> Vec<(String, u32)> {
         let default = || vec![(self.rules.default_target(&service.host, port.number).cluster, 0)];
         let Some(rule) = self.rules.for_host(&service.host) else { return default() };
-        let caller = self.caller(port.number);
+        let caller = self.caller(port.number, rule.namespace());
         let fits = |route: &&lateen_api::networking::TcpRoute| {
             route.matches.is_empty()
                 || route.matches.iter().any(|it| {
@@ -344,18 +336,13 @@ impl<'a> Build<'a> {
                 })
         };
         let Some(route) = rule.spec.tcp.iter().find(fits) else { return default() };
-        let live = route.route.iter().filter(|it| route.route.len() == 1 || it.weight > 0);
-        let targets: Vec<(String, u32)> = live
-            .map(|it| {
-                let target = self.rules.target(&it.destination, rule.namespace(), port.number);
-                (target.cluster, it.weight)
-            })
-            .collect();
+        let targets = self.rules.split(&route.route, rule.namespace(), port.number);
         if targets.is_empty() { default() } else { targets }
     }
 
-    fn caller(&self, port: u16) -> Caller<'_> {
-        Caller { namespace: &self.outbound.namespace, labels: &self.outbound.labels, port }
+    fn caller<'c>(&'c self, port: u16, rule: &'c str) -> Caller<'c> {
+        let (namespace, labels) = (&self.outbound.namespace, &self.outbound.labels);
+        Caller { namespace, labels, port, gateway: None, rule }
     }
 
     fn tcp(&self, stat_prefix: &str, clusters: &[(String, u32)]) -> Vec<Filter> {

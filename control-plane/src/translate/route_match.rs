@@ -11,13 +11,10 @@ use envoy_types::pb::envoy::config::route::v3::{HeaderMatcher, QueryParameterMat
 use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use lateen_api::meta::{Labels, selects};
-use lateen_api::networking::HttpMatch;
+use lateen_api::networking::{HttpMatch, gateway_of};
 use lateen_api::string_match::StringMatch;
 
 use super::pack::{flag, matcher, regex};
-
-/// The gateway that stands for all sidecars.
-pub(crate) const MESH_GATEWAY: &str = "mesh";
 
 /// The proxy and port for which conditions are answered.
 #[derive(Debug, Clone, Copy)]
@@ -26,8 +23,12 @@ pub(crate) struct Caller<'a> {
     pub(crate) namespace: &'a str,
     /// Labels of its workload.
     pub(crate) labels: &'a Labels,
-    /// Port of the listener.
+    /// Port of the listener; of a gateway, the port that its server names.
     pub(crate) port: u16,
+    /// Namespace and name of the gateway; the sidecars where absent.
+    pub(crate) gateway: Option<(&'a str, &'a str)>,
+    /// Namespace of the rule, to which its gateways belong unless it says otherwise.
+    pub(crate) rule: &'a str,
 }
 
 impl Caller<'_> {
@@ -40,7 +41,7 @@ impl Caller<'_> {
         source_namespace: &str,
         port: u32,
     ) -> bool {
-        (gateways.is_empty() || gateways.iter().any(|gateway| gateway == MESH_GATEWAY))
+        (gateways.is_empty() || gateways.iter().any(|it| gateway_of(it, self.rule) == self.gateway))
             && selects(source_labels, self.labels)
             && (source_namespace.is_empty() || source_namespace == self.namespace)
             && (port == 0 || port == u32::from(self.port))
@@ -180,7 +181,8 @@ mod tests {
     #[test]
     fn conditions_on_the_caller_are_answered() {
         let labels = [("app".to_owned(), "web".to_owned())].into();
-        let caller = Caller { namespace: "shop", labels: &labels, port: 80 };
+        let caller =
+            Caller { namespace: "shop", labels: &labels, port: 80, gateway: None, rule: "shop" };
         let fits = |value| caller.may_match(&condition(value));
         assert!(fits(json!({})));
         assert!(fits(json!({"gateways": ["mesh"], "port": 80, "sourceNamespace": "shop"})));
@@ -189,6 +191,11 @@ mod tests {
         assert!(!fits(json!({"sourceNamespace": "bank"})));
         assert!(fits(json!({"sourceLabels": {"app": "web"}})));
         assert!(!fits(json!({"sourceLabels": {"app": "other"}})));
+        let edge = Caller { gateway: Some(("front", "edge")), ..caller };
+        let fits = |value| edge.may_match(&condition(value));
+        assert!(fits(json!({})));
+        assert!(fits(json!({"gateways": ["mesh", "front/edge"]})));
+        assert!(!fits(json!({"gateways": ["mesh", "edge"]})), "a gateway of the rule's namespace");
     }
 
     #[test]

@@ -13,14 +13,14 @@ use envoy_types::pb::envoy::config::route::v3::{
     Decorator, DirectResponseAction, Route, RouteAction, RouteConfiguration, RouteMatch,
     VirtualHost,
 };
-use lateen_api::networking::{HttpRoute, VirtualService};
+use lateen_api::networking::{Destination, HttpRoute, VirtualService};
 use lateen_api::object::Resource;
 use lateen_api::port::Protocol;
 
 use super::input::{MeshSettings, Outbound, Service, ServicePort};
 use super::names::PASSTHROUGH;
 use super::pack::{flag, number};
-use super::route_action::{action, forward_to, live, timed};
+use super::route_action::{Target, action, forward_to, live, timed};
 use super::route_match::{Caller, everything, route_match, takes_everything};
 use super::route_policy::{HeaderChanges, filter_configs, header_changes};
 use super::rules::Rules;
@@ -153,58 +153,10 @@ impl Build<'_> {
             namespace: &self.outbound.namespace,
             labels: &self.outbound.labels,
             port: number,
+            gateway: None,
+            rule: rule.namespace(),
         };
-        let mut routes = Vec::new();
-        for http in &rule.spec.http {
-            let matches: Vec<(String, RouteMatch)> = if http.matches.is_empty() {
-                vec![(http.name.clone(), everything())]
-            } else {
-                let fitting = http.matches.iter().filter(|it| caller.may_match(it));
-                fitting.map(|it| (route_name(&http.name, &it.name), route_match(it))).collect()
-            };
-            for (name, matched) in matches {
-                let last = takes_everything(&matched);
-                routes.extend(self.route(rule, http, (name, matched), number));
-                if last {
-                    return routes;
-                }
-            }
-        }
-        routes
-    }
-
-    fn route(
-        &self,
-        rule: &Resource<VirtualService>,
-        http: &HttpRoute,
-        (name, matched): (String, RouteMatch),
-        number: u16,
-    ) -> Option<Route> {
-        let namespace = rule.namespace();
-        let action =
-            action(http, &|destination| self.rules.target(destination, namespace, number))?;
-        let mut destinations = live(&http.route);
-        let only = destinations.next().filter(|_| destinations.next().is_none());
-        let changes = http.headers.as_ref().map(header_changes).unwrap_or_default();
-        let own = only.and_then(|it| it.headers.as_ref()).map(header_changes).unwrap_or_default();
-        let HeaderChanges { request_add, request_remove, response_add, response_remove, host: _ } =
-            changes.and(own);
-        let operation = match &action {
-            Action::Route(route) => operation(route),
-            _ => None,
-        };
-        Some(Route {
-            name,
-            r#match: Some(matched),
-            decorator: operation.map(|operation| Decorator { operation, ..Decorator::default() }),
-            typed_per_filter_config: filter_configs(http.fault.as_ref(), http.cors_policy.as_ref()),
-            request_headers_to_add: request_add,
-            request_headers_to_remove: request_remove,
-            response_headers_to_add: response_add,
-            response_headers_to_remove: response_remove,
-            action: Some(action),
-            ..Route::default()
-        })
+        of_rule(&self.rules, &caller, rule)
     }
 
     fn default_route(&self, host: &str, number: u16) -> Route {
@@ -246,6 +198,62 @@ impl Build<'_> {
     }
 }
 
+/// The routes of a rule that can hold for a caller, up to the one that takes every request.
+pub(crate) fn of_rule(
+    rules: &Rules<'_>,
+    caller: &Caller<'_>,
+    rule: &Resource<VirtualService>,
+) -> Vec<Route> {
+    let mut routes = Vec::new();
+    for http in &rule.spec.http {
+        let matches: Vec<(String, RouteMatch)> = if http.matches.is_empty() {
+            vec![(http.name.clone(), everything())]
+        } else {
+            let fitting = http.matches.iter().filter(|it| caller.may_match(it));
+            fitting.map(|it| (route_name(&http.name, &it.name), route_match(it))).collect()
+        };
+        for (name, matched) in matches {
+            let last = takes_everything(&matched);
+            let target = |it: &Destination| rules.target(it, rule.namespace(), caller.port);
+            routes.extend(route(http, (name, matched), &target));
+            if last {
+                return routes;
+            }
+        }
+    }
+    routes
+}
+
+fn route(
+    http: &HttpRoute,
+    (name, matched): (String, RouteMatch),
+    target: &dyn Fn(&Destination) -> Target,
+) -> Option<Route> {
+    let action = action(http, &target)?;
+    let mut destinations = live(&http.route);
+    let only = destinations.next().filter(|_| destinations.next().is_none());
+    let changes = http.headers.as_ref().map(header_changes).unwrap_or_default();
+    let own = only.and_then(|it| it.headers.as_ref()).map(header_changes).unwrap_or_default();
+    let HeaderChanges { request_add, request_remove, response_add, response_remove, host: _ } =
+        changes.and(own);
+    let operation = match &action {
+        Action::Route(route) => operation(route),
+        _ => None,
+    };
+    Some(Route {
+        name,
+        r#match: Some(matched),
+        decorator: operation.map(|operation| Decorator { operation, ..Decorator::default() }),
+        typed_per_filter_config: filter_configs(http.fault.as_ref(), http.cors_policy.as_ref()),
+        request_headers_to_add: request_add,
+        request_headers_to_remove: request_remove,
+        response_headers_to_add: response_add,
+        response_headers_to_remove: response_remove,
+        action: Some(action),
+        ..Route::default()
+    })
+}
+
 fn route_name(route: &str, matched: &str) -> String {
     match (route.is_empty(), matched.is_empty()) {
         (_, true) => route.to_owned(),
@@ -266,7 +274,8 @@ fn operation(route: &RouteAction) -> Option<String> {
     Some(format!("{host}:{port}/*"))
 }
 
-fn table(name: String, virtual_hosts: Vec<VirtualHost>) -> RouteConfiguration {
+/// A route table.
+pub(crate) fn table(name: String, virtual_hosts: Vec<VirtualHost>) -> RouteConfiguration {
     RouteConfiguration {
         name,
         virtual_hosts,

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use lateen_api::host::{self, Host};
-use lateen_api::networking::{Destination, VirtualService};
+use lateen_api::networking::{Destination, RouteDestination, VirtualService};
 use lateen_api::object::Resource;
 
 use super::input::{Outbound, Service};
@@ -81,6 +81,17 @@ impl<'a> Rules<'a> {
             cluster: outbound_cluster(number, &destination.subset, &host),
             hash_policies: Policy::of(rule, &destination.subset, number).hash_policies(),
         }
+    }
+
+    /// The clusters that connections are split between, with their shares.
+    pub(crate) fn split(
+        &self,
+        destinations: &[RouteDestination],
+        namespace: &str,
+        port: u16,
+    ) -> Vec<(String, u32)> {
+        let live = destinations.iter().filter(|it| destinations.len() == 1 || it.weight > 0);
+        live.map(|it| (self.target(&it.destination, namespace, port).cluster, it.weight)).collect()
     }
 
     /// Where a service's port leads when no rule says otherwise.

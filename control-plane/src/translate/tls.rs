@@ -92,6 +92,68 @@ pub(crate) fn mesh_server(trust_domains: &[String], alpn: &[&str]) -> TransportS
     transport_socket(TLS_SOCKET, any(&context))
 }
 
+/// What a TLS server shows and demands that is no sidecar.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ServerContext<'a> {
+    /// Names of secrets with certificates.
+    pub(crate) secrets: Vec<String>,
+    /// Files of certificate chains and keys.
+    pub(crate) files: Vec<(String, String)>,
+    /// Name of the secret with the authorities of clients.
+    pub(crate) authorities: Option<String>,
+    /// File with the authorities of clients.
+    pub(crate) authorities_file: Option<String>,
+    /// Names of which a client's certificate must have one; empty takes any.
+    pub(crate) subject_alt_names: Vec<String>,
+    /// Whether clients must show a certificate.
+    pub(crate) demands: bool,
+    /// Whether TLS 1.2 is not spoken.
+    pub(crate) only_1_3: bool,
+    /// Protocols, most wanted first.
+    pub(crate) alpn: &'a [&'a str],
+}
+
+/// TLS from clients outside the mesh.
+pub(crate) fn server_context(server: ServerContext<'_>) -> TransportSocket {
+    let minimum = if server.only_1_3 { TlsProtocol::TlSv13 } else { TlsProtocol::TlSv12 };
+    let names = CertificateValidationContext {
+        trusted_ca: server.authorities_file.as_deref().map(data_file),
+        match_typed_subject_alt_names: typed_names(
+            server.subject_alt_names.iter().map(|name| exact_name(name)),
+            &[SanType::Dns, SanType::Uri],
+        ),
+        ..CertificateValidationContext::default()
+    };
+    let validation = match (&server.authorities, &server.authorities_file) {
+        (Some(name), _) => Some(ValidationContextType::CombinedValidationContext(
+            CombinedCertificateValidationContext {
+                default_validation_context: Some(names),
+                validation_context_sds_secret_config: Some(secret(name)),
+                ..CombinedCertificateValidationContext::default()
+            },
+        )),
+        (None, Some(_)) => Some(ValidationContextType::ValidationContext(names)),
+        (None, None) => None,
+    };
+    let context = DownstreamTlsContext {
+        require_client_certificate: Some(flag(server.demands)),
+        common_tls_context: Some(CommonTlsContext {
+            tls_params: Some(tls12_and_13(minimum)),
+            tls_certificate_sds_secret_configs: server
+                .secrets
+                .iter()
+                .map(|it| secret(it))
+                .collect(),
+            tls_certificates: server.files.iter().map(file_certificate).collect(),
+            alpn_protocols: owned(server.alpn),
+            validation_context_type: validation,
+            ..CommonTlsContext::default()
+        }),
+        ..DownstreamTlsContext::default()
+    };
+    transport_socket(TLS_SOCKET, any(&context))
+}
+
 /// TLS to a server outside the mesh.
 pub(crate) fn origination(tls: &ClientTls) -> TransportSocket {
     let mut validation = CertificateValidationContext {
@@ -113,15 +175,7 @@ pub(crate) fn origination(tls: &ClientTls) -> TransportSocket {
         sni: tls.sni.clone(),
         common_tls_context: Some(CommonTlsContext {
             tls_params: Some(tls12_and_13(TlsProtocol::TlsAuto)),
-            tls_certificates: tls
-                .certificate
-                .iter()
-                .map(|(chain, key)| TlsCertificate {
-                    certificate_chain: Some(data_file(chain)),
-                    private_key: Some(data_file(key)),
-                    ..TlsCertificate::default()
-                })
-                .collect(),
+            tls_certificates: tls.certificate.iter().map(file_certificate).collect(),
             alpn_protocols: tls.alpn.clone(),
             validation_context_type: trusts
                 .then_some(ValidationContextType::ValidationContext(validation)),
@@ -186,6 +240,14 @@ fn exact_name(name: &str) -> StringMatcher {
 
 fn secret(name: &str) -> SdsSecretConfig {
     SdsSecretConfig { name: name.to_owned(), sds_config: Some(from_ads()) }
+}
+
+fn file_certificate((chain, key): &(String, String)) -> TlsCertificate {
+    TlsCertificate {
+        certificate_chain: Some(data_file(chain)),
+        private_key: Some(data_file(key)),
+        ..TlsCertificate::default()
+    }
 }
 
 fn data_file(path: &str) -> DataSource {

@@ -44,6 +44,7 @@ pub fn outbound_after(
         listeners: Arc::clone(&had.listeners),
         routes: Arc::clone(&had.routes),
         names: Arc::clone(&had.names),
+        secrets: Arc::clone(&had.secrets),
         since: Some(since),
     })
 }

@@ -24,10 +24,10 @@ pub enum NodeError {
     #[error("the first discovery request names no node")]
     Missing,
     /// Its id has another form.
-    #[error("node id `{0}` is not of the form sidecar~IP~POD.NAMESPACE~DOMAIN")]
+    #[error("node id `{0}` is not of the form TYPE~IP~POD.NAMESPACE~DOMAIN")]
     Id(String),
     /// It is of a kind that is not served yet.
-    #[error("nodes of type `{0}` are not supported yet; sidecar is")]
+    #[error("nodes of type `{0}` are not supported yet; sidecar and router are")]
     Type(String),
     /// It claims to be someone else.
     #[error("the node says it runs as {claimed}, its token says {proved}")]
@@ -39,9 +39,23 @@ pub enum NodeError {
     },
 }
 
+/// What a proxy is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Beside an application.
+    #[default]
+    Sidecar,
+    /// In front of the mesh, or at its way out.
+    Router,
+}
+
 /// A proxy, as far as its configuration depends on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProxyView {
+    /// What it is for.
+    pub role: Role,
+    /// Whether a token or certificate proved whose it is.
+    pub proven: bool,
     /// Name of the pod.
     pub name: String,
     /// Namespace.
@@ -73,9 +87,11 @@ impl ProxyView {
         else {
             return Err(malformed());
         };
-        if kind != "sidecar" {
-            return Err(NodeError::Type(kind.to_owned()));
-        }
+        let role = match kind {
+            "sidecar" => Role::Sidecar,
+            "router" => Role::Router,
+            other => return Err(NodeError::Type(other.to_owned())),
+        };
         let ip: IpAddr = ip.parse().map_err(|_| malformed())?;
         let (name, namespace) = name.rsplit_once('.').ok_or_else(malformed)?;
         if name.is_empty() || namespace.is_empty() || domain.is_empty() {
@@ -89,6 +105,8 @@ impl ProxyView {
         }
         let version = field(metadata, "ISTIO_VERSION").unwrap_or_default();
         Ok(Self {
+            role,
+            proven: false,
             name: name.to_owned(),
             namespace: namespace.to_owned(),
             labels: labels(metadata),
@@ -107,7 +125,7 @@ impl ProxyView {
     pub fn owned_by(self, account: &ServiceAccount) -> Result<Self, NodeError> {
         let claimed_name = self.service_account.as_deref().unwrap_or(&account.name);
         if self.namespace == account.namespace && claimed_name == account.name {
-            return Ok(self);
+            return Ok(Self { proven: true, ..self });
         }
         Err(NodeError::NotOwner {
             claimed: format!("{}/{claimed_name}", self.namespace),
@@ -138,7 +156,7 @@ fn labels(metadata: &Struct) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{NodeError, ProxyView};
+    use super::{NodeError, ProxyView, Role};
     use crate::token::ServiceAccount;
     use crate::translate::pack::{object, structure, text};
     use envoy_types::pb::envoy::config::core::v3::Node;
@@ -170,8 +188,14 @@ mod tests {
         {
             assert!(matches!(ProxyView::from_node(&node(id)), Err(NodeError::Id(_))), "{id}");
         }
-        let router = ProxyView::from_node(&node("router~10.0.0.1~a.b~d"));
-        assert_eq!(router, Err(NodeError::Type("router".to_owned())));
+        let waypoint = ProxyView::from_node(&node("waypoint~10.0.0.1~a.b~d"));
+        assert_eq!(waypoint, Err(NodeError::Type("waypoint".to_owned())));
+    }
+
+    #[test]
+    fn a_router_is_a_gateway() {
+        let view = ProxyView::from_node(&node("router~10.0.0.1~edge-1.front~d")).unwrap();
+        assert_eq!((view.role, view.proven), (Role::Router, false));
     }
 
     #[test]
@@ -181,7 +205,7 @@ mod tests {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
-        assert!(view.clone().owned_by(&account("shop", "cart")).is_ok());
+        assert!(view.clone().owned_by(&account("shop", "cart")).is_ok_and(|view| view.proven));
         assert!(view.clone().owned_by(&account("shop", "other")).is_err());
         assert!(view.owned_by(&account("bank", "cart")).is_err());
     }
