@@ -18,7 +18,7 @@ use crate::bootstrap::Bootstrap;
 use crate::config::{Snapshot, WorkloadLabels};
 use crate::http::LocalPeer;
 use crate::listen::ListenShared;
-use crate::settings::{Settings, VERSION};
+use crate::settings::{Role, Settings, VERSION};
 use crate::telemetry::{Build, Hub, Local};
 use crate::upstream::SharedUpstreams;
 use arc_swap::ArcSwap;
@@ -116,7 +116,8 @@ impl Shared {
             summary: Arc::new(ArcSwap::from_pointee(Summary::default())),
             listen: ListenShared::new(Arc::clone(&materials) as Arc<_>),
             hub: Hub::new(local, Build { version: VERSION.to_owned() }),
-            state: AgentState::new(needs_identity),
+            // A gateway of which nobody has asked anything yet opens nothing.
+            state: AgentState::new(needs_identity, settings.workload.role == Role::Sidecar),
             tasks: TaskTracker::new(),
             end: CancellationToken::new(),
             materials,
@@ -170,6 +171,7 @@ async fn main(settings: Arc<Settings>) -> Result<(), AppError> {
     let publisher = Publisher {
         config: Arc::clone(&shared.config),
         summary: Arc::clone(&shared.summary),
+        materials: Arc::clone(&shared.materials),
         changes,
         state: Arc::clone(&shared.state),
         hub: Arc::clone(&shared.hub),

@@ -380,9 +380,6 @@ fn remarks_on(args: &ProxyArgs, env: &Environment) -> Vec<String> {
     if args.sts_port.is_some_and(|port| port != 0) {
         remarks.push("--stsPort has no effect: there is no token exchange".to_owned());
     }
-    if args.role == Some(Role::Router) {
-        remarks.push("router: gateways listen only on what the control plane sends".to_owned());
-    }
     remarks
 }
 

@@ -2,18 +2,20 @@
 //!
 //! `default` is the workload's own certificate, `ROOTCA` the roots of the mesh;
 //! `file-cert:CHAIN~KEY` and `file-root:FILE` are files, read when the first handshake needs them
-//! and again with every change of the workload's certificate. Other secret names are unknown here.
+//! and again with every change of the workload's certificate; `kubernetes://NAME` came by discovery.
+//! Other secret names are unknown here.
 //! A certificate stays in force until another takes its place.
 
-use crate::config::{FILE_CERT, FILE_ROOT};
+use crate::config::{DISCOVERED, FILE_CERT, FILE_ROOT, Name, Secret, SecretKind};
 use crate::upstream::tls::{TlsMaterials, read_anchors};
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use lateen_identity::tls::HotCredential;
 use lateen_identity::{Credential, TrustBundle};
 use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +30,8 @@ pub const ROOTS: &str = "ROOTCA";
 pub struct Materials {
     credential: HotCredential,
     bundle: ArcSwapOption<TrustBundle>,
+    /// What came by discovery.
+    secrets: ArcSwap<HashMap<Name, Arc<Secret>>>,
     generation: AtomicU64,
     /// When the certificate is due to be renewed, ms since the epoch.
     renew_at_ms: AtomicU64,
@@ -40,6 +44,14 @@ impl Materials {
         self.credential.set(credential);
         self.renew_at_ms.store(epoch_ms(renew_at), Ordering::Release);
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Puts what came by discovery in force for handshakes from now on.
+    pub fn set_secrets(&self, secrets: &HashMap<Name, Arc<Secret>>) {
+        if **self.secrets.load() != *secrets {
+            self.secrets.store(Arc::new(secrets.clone()));
+            self.generation.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// The certificate in force.
@@ -76,6 +88,12 @@ impl TlsMaterials for Materials {
         if name == OWN {
             return self.credential().map(|own| Arc::clone(own.certified()));
         }
+        if name.starts_with(DISCOVERED) {
+            return match self.secrets.load().get(name)?.kind() {
+                SecretKind::Certificate(key) => Some(Arc::clone(key)),
+                SecretKind::Authorities(_) => None,
+            };
+        }
         let (chain, key) = name.strip_prefix(FILE_CERT)?.split_once('~')?;
         match read_certificate(Path::new(chain), Path::new(key)) {
             Ok(read) => Some(Arc::new(read)),
@@ -89,6 +107,12 @@ impl TlsMaterials for Materials {
     fn anchors(&self, name: &str) -> Option<Arc<RootCertStore>> {
         if name == ROOTS {
             return self.bundle().map(|bundle| bundle.anchors());
+        }
+        if name.starts_with(DISCOVERED) {
+            return match self.secrets.load().get(name)?.kind() {
+                SecretKind::Authorities(roots) => Some(Arc::clone(roots)),
+                SecretKind::Certificate(_) => None,
+            };
         }
         match read_anchors(Path::new(name.strip_prefix(FILE_ROOT)?)) {
             Ok(roots) => Some(Arc::new(roots)),

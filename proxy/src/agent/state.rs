@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub struct AgentState {
     needs_identity: bool,
+    needs_listeners: bool,
     identity: AtomicBool,
     configured: AtomicBool,
     was_ready: AtomicBool,
@@ -23,11 +24,13 @@ pub struct AgentState {
 }
 
 impl AgentState {
-    /// Nothing is there yet. Without `needs_identity` readiness does not wait for a certificate.
+    /// Nothing is there yet. Without `needs_identity` readiness does not wait for a certificate;
+    /// without `needs_listeners` it is enough that those stand which there are.
     #[must_use]
-    pub fn new(needs_identity: bool) -> Arc<Self> {
+    pub fn new(needs_identity: bool, needs_listeners: bool) -> Arc<Self> {
         Arc::new(Self {
             needs_identity,
+            needs_listeners,
             identity: AtomicBool::new(false),
             configured: AtomicBool::new(false),
             was_ready: AtomicBool::new(false),
@@ -76,7 +79,9 @@ impl AgentState {
         if !self.configured.load(Ordering::Acquire) {
             return Err("waiting for configuration from the control plane".to_owned());
         }
-        if !listen.bound.stands(&config.load(), workers) {
+        let config = config.load();
+        let waits = self.needs_listeners || config.listeners.values().any(|it| it.bind);
+        if waits && !listen.bound.stands(&config, workers) {
             let errors: Vec<_> =
                 listen.bound.errors().iter().map(|(at, e)| format!("{at}: {e}")).collect();
             return Err(format!("waiting for listeners {}", errors.join(", ")));

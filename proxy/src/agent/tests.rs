@@ -95,7 +95,7 @@ fn bench(address: SocketAddr, lifetime: &str, ca: &TestCa) -> Bench {
     Bench {
         settings: Arc::new(settings),
         materials: Arc::default(),
-        state: AgentState::new(true),
+        state: AgentState::new(true, true),
         directory,
     }
 }

@@ -52,6 +52,8 @@ pub struct Snapshot {
     pub endpoints: HashMap<Name, Arc<EndpointSet>>,
     /// Route configurations, by resource name.
     pub routes: HashMap<Name, Arc<RouteConfig>>,
+    /// Secrets, by name.
+    pub secrets: HashMap<Name, Arc<Secret>>,
     /// Names the DNS proxy answers.
     pub names: Arc<NameTable>,
 }

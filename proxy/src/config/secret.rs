@@ -1,6 +1,11 @@
-//! TLS contexts: what a handshake offers and demands. Keys live in [`crate::upstream::tls`].
+//! TLS contexts: what a handshake offers and demands; and secrets that come by discovery. Other keys
+//! live in [`crate::upstream::tls`].
 
 use super::{Name, StringMatch};
+use rustls::RootCertStore;
+use rustls::sign::CertifiedKey;
+use std::fmt;
+use std::sync::Arc;
 
 /// Begins the name of a secret that is a certificate and a key in files: `file-cert:CHAIN~KEY`.
 pub const FILE_CERT: &str = "file-cert:";
@@ -53,4 +58,61 @@ pub enum Validation {
     System,
     /// Not at all (`insecureSkipVerify`).
     None,
+}
+
+/// Begins the name of a secret that comes by discovery: `kubernetes://NAME`.
+pub const DISCOVERED: &str = "kubernetes://";
+
+/// A secret that came by discovery. What it holds is never printed.
+#[derive(Clone)]
+pub struct Secret {
+    kind: SecretKind,
+    body: Vec<u8>,
+}
+
+/// What a secret is.
+#[derive(Clone)]
+pub enum SecretKind {
+    /// A certificate and its key.
+    Certificate(Arc<CertifiedKey>),
+    /// Authorities.
+    Authorities(Arc<RootCertStore>),
+}
+
+impl Secret {
+    /// A secret that came as `body`.
+    #[must_use]
+    pub fn new(kind: SecretKind, body: Vec<u8>) -> Self {
+        Self { kind, body }
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> &SecretKind {
+        &self.kind
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.body == other.body
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self.kind {
+            SecretKind::Certificate(_) => "Secret(certificate)",
+            SecretKind::Authorities(_) => "Secret(authorities)",
+        })
+    }
+}
+
+impl fmt::Debug for SecretKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Certificate(_) => "Certificate",
+            Self::Authorities(_) => "Authorities",
+        })
+    }
 }

@@ -6,6 +6,7 @@
 use super::store::{Store, Summary};
 use crate::agent::authority::{AuthorityError, metadata};
 use crate::agent::connector::channel;
+use crate::agent::materials::Materials;
 use crate::agent::state::AgentState;
 use crate::config::Snapshot;
 use crate::settings::Settings;
@@ -35,6 +36,8 @@ pub struct Publisher {
     pub config: Arc<ArcSwap<Snapshot>>,
     /// What people are shown besides.
     pub summary: Arc<ArcSwap<Summary>>,
+    /// Takes secrets.
+    pub materials: Arc<Materials>,
     /// Tells workers of a new epoch.
     pub changes: watch::Sender<u64>,
     /// Told when the first configuration is whole.
@@ -50,6 +53,8 @@ impl Publisher {
         self.hub.set("envoy_cluster_manager_active_clusters", count(snapshot.clusters.len()));
         self.hub
             .set("envoy_listener_manager_total_listeners_active", count(snapshot.listeners.len()));
+        // Before the listeners that need them.
+        self.materials.set_secrets(&snapshot.secrets);
         self.config.store(Arc::new(snapshot));
         self.summary.store(Arc::new(store.summary()));
         if store.is_whole() {
@@ -75,6 +80,7 @@ pub async fn follow(
     session.set_interest(type_url::ENDPOINTS, Interest::Names(Default::default()));
     session.set_interest(type_url::LISTENER, Interest::Wildcard);
     session.set_interest(type_url::ROUTES, Interest::Names(Default::default()));
+    session.set_interest(type_url::SECRET, Interest::Names(Default::default()));
     if !settings.dns.addresses.is_empty() {
         session.set_interest(type_url::NAME_TABLE, Interest::Wildcard);
     }
@@ -137,6 +143,7 @@ impl Subscriber for Applier {
         let endpoints = Interest::Names(self.store.needed_endpoints());
         session.set_interest(type_url::ENDPOINTS, endpoints);
         session.set_interest(type_url::ROUTES, Interest::Names(self.store.needed_routes()));
+        session.set_interest(type_url::SECRET, Interest::Names(self.store.needed_secrets()));
         self.publisher.publish(&mut self.store);
         rejections
     }

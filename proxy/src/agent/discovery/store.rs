@@ -1,15 +1,15 @@
 //! What was received, what is in force, what is still awaited. Pure.
 //!
 //! Make before break: a new cluster is in force once its endpoints were answered, a new listener
-//! once its routes were, and changed routes once the new clusters they name are; until then the
+//! once its routes and secrets were, and changed routes once the new clusters they name are; until then the
 //! version before it stays. A removed cluster stays in force
 //! while routes in force still name it, so whatever order changes come in, no request is lost
 //! between them. What is refused leaves the last good version in place. Equal resources keep their identity, so nothing is rebuilt for them.
 
 use crate::config::from_xds::{self, Resource};
 use crate::config::{
-    Cluster, Discovery, EndpointSet, Listener, Name, NameTable, RouteConfig, RouteSource, Snapshot,
-    Terminal,
+    Cluster, DISCOVERED, Discovery, EndpointSet, Listener, Name, NameTable, RouteConfig,
+    RouteSource, Secret, Snapshot, Terminal,
 };
 use crate::telemetry::access_log;
 use lateen_xds::client::{Received, Rejection, Update};
@@ -110,6 +110,7 @@ pub struct Store {
     /// Answers by resource name; `None`: there is no such resource.
     endpoints: HashMap<Name, Option<Arc<EndpointSet>>>,
     routes: HashMap<Name, Option<Arc<RouteConfig>>>,
+    secrets: HashMap<Name, Option<Arc<Secret>>>,
     routes_in_force: HashMap<Name, Arc<RouteConfig>>,
     names: Arc<NameTable>,
     versions: BTreeMap<(String, Name), String>,
@@ -184,6 +185,10 @@ impl Store {
                 same(&routes.name)?;
                 keep_equal(&mut self.routes, Arc::clone(&received.name), routes);
             }
+            Resource::Secret(name, secret) => {
+                same(&name)?;
+                keep_equal(&mut self.secrets, name, secret);
+            }
             Resource::Names(names) => self.names = names,
         }
         Ok(())
@@ -196,6 +201,7 @@ impl Store {
             type_url::ENDPOINTS => drop(self.endpoints.insert(Arc::clone(name), None)),
             // Listeners that need routes keep the last ones; without listeners they are forgotten.
             type_url::ROUTES => drop(self.routes.entry(Arc::clone(name)).or_default()),
+            type_url::SECRET => drop(self.secrets.insert(Arc::clone(name), None)),
             type_url::NAME_TABLE => self.names = Arc::default(),
             _ => {}
         }
@@ -203,12 +209,16 @@ impl Store {
 
     /// Puts in force what is ready, and forgets what nobody needs.
     fn settle(&mut self) {
-        let (endpoints, routes) = (&self.endpoints, &self.routes);
+        let (endpoints, routes, secrets) = (&self.endpoints, &self.routes, &self.secrets);
         self.clusters
             .promote(|cluster| eds(cluster).is_none_or(|name| endpoints.contains_key(name)));
         let cold = self.clusters.cold();
         promote_routes(&mut self.routes_in_force, routes, &cold);
-        self.listeners.promote(|listener| rds(listener).all(|name| routes.contains_key(name)));
+        // A secret that is not there takes its chains alone away.
+        self.listeners.promote(|listener| {
+            rds(listener).all(|name| routes.contains_key(name))
+                && sds(listener).all(|name| secrets.contains_key(name))
+        });
         self.listeners.forget(|_| false);
         if self.clusters.has_leftovers() {
             let named = named_clusters(&self.listeners, &self.routes_in_force);
@@ -217,16 +227,20 @@ impl Store {
         let needed = self.needed_endpoints();
         self.endpoints.retain(|name, _| needed.contains(name));
         let needed_routes = self.needed_routes();
+        let needed_secrets = self.needed_secrets();
+        self.secrets.retain(|name, _| needed_secrets.contains(name));
         self.routes.retain(|name, _| needed_routes.contains(name));
         self.routes_in_force.retain(|name, _| needed_routes.contains(name));
         self.versions.retain(|(kind, name), _| match kind.as_str() {
             type_url::ENDPOINTS => needed.contains(name),
             type_url::ROUTES => needed_routes.contains(name),
+            type_url::SECRET => needed_secrets.contains(name),
             _ => true,
         });
         self.refused.retain(|(kind, name), _| match kind.as_str() {
             type_url::ENDPOINTS => needed.contains(name),
             type_url::ROUTES => needed_routes.contains(name),
+            type_url::SECRET => needed_secrets.contains(name),
             _ => true,
         });
     }
@@ -241,6 +255,12 @@ impl Store {
     #[must_use]
     pub fn needed_routes(&self) -> BTreeSet<Name> {
         self.listeners.all().flat_map(|listener| rds(listener)).cloned().collect()
+    }
+
+    /// Names of the secrets that listeners need.
+    #[must_use]
+    pub fn needed_secrets(&self) -> BTreeSet<Name> {
+        self.listeners.all().flat_map(|listener| sds(listener)).cloned().collect()
     }
 
     /// Clusters and listeners were received, and nothing of them waits for anything.
@@ -264,8 +284,14 @@ impl Store {
             routes: self.routes_in_force.clone(),
             listeners: self.listeners.active.clone(),
             clusters: self.clusters.active.clone(),
+            secrets: self.secrets_in_force(),
             names: Arc::clone(&self.names),
         }
+    }
+
+    fn secrets_in_force(&self) -> HashMap<Name, Arc<Secret>> {
+        let known = self.secrets.iter();
+        known.filter_map(|(name, it)| Some((Arc::clone(name), Arc::clone(it.as_ref()?)))).collect()
     }
 
     /// What people are shown besides the snapshot.
@@ -335,6 +361,14 @@ fn named_clusters(
     }
     named.extend(routes.values().flat_map(|config| config.cluster_names()));
     named.into_iter().cloned().collect()
+}
+
+/// The names of the secrets of a listener that are discovered.
+fn sds(listener: &Listener) -> impl Iterator<Item = &Name> {
+    let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
+    let contexts = chains.filter_map(|chain| chain.tls.as_ref());
+    let names = contexts.flat_map(|tls| tls.certificates.iter().chain(&tls.validation));
+    names.filter(|name| name.starts_with(DISCOVERED))
 }
 
 /// The names under which a listener's routes are discovered.

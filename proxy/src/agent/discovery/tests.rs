@@ -393,7 +393,8 @@ fn start(
         config: Arc::clone(config),
         summary: Arc::clone(summary),
         changes: watch::channel(0).0,
-        state: AgentState::new(false),
+        state: AgentState::new(false, true),
+        materials: Arc::default(),
         hub: Hub::new(Local::default(), Build { version: String::new() }),
     };
     let node = Node { id: "me".to_owned(), ..Node::default() };

@@ -65,7 +65,7 @@ async fn agent(site: Site, app: u16) -> Agent {
             "/app-health/closed/livez":{{"tcpSocket":{{"port":1}}}}}}"#
     );
     let annotations = format!(r#"{{"scrape":"true","port":"{app}","path":"/metrics"}}"#);
-    let state = AgentState::new(true);
+    let state = AgentState::new(true, true);
     let materials = Arc::<Materials>::default();
     let pages = Pages::new(PagesParts {
         state: Arc::clone(&state),

@@ -26,6 +26,7 @@ mod per_filter;
 mod rbac;
 mod retry;
 mod route;
+mod secret;
 mod tls;
 
 #[cfg(test)]
@@ -37,9 +38,11 @@ pub use field::address;
 pub use listener::listener;
 pub use names::name_table;
 pub use route::route_config;
+pub use secret::secret;
 
-use super::{Cluster, EndpointSet, Listener, Name, NameTable, RouteConfig};
+use super::{Cluster, EndpointSet, Listener, Name, NameTable, RouteConfig, Secret};
 use envoy_types::pb::envoy::config;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls_proto;
 use envoy_types::pb::google::protobuf::Any;
 use lateen_xds::type_url;
 use prost::Message;
@@ -57,6 +60,8 @@ pub enum Resource {
     Endpoints(Name, Arc<EndpointSet>),
     /// Routes.
     Routes(Arc<RouteConfig>),
+    /// The named secret.
+    Secret(Name, Arc<Secret>),
     /// Names the DNS proxy answers.
     Names(Arc<NameTable>),
 }
@@ -84,6 +89,11 @@ pub fn decode(kind: &str, bytes: &[u8]) -> Result<Resource, Refusal> {
         type_url::ROUTES => {
             let proto: config::route::v3::RouteConfiguration = message("routes", bytes)?;
             Ok(Resource::Routes(Arc::new(route_config(&proto)?)))
+        }
+        type_url::SECRET => {
+            let proto: tls_proto::Secret = message("secret", bytes)?;
+            let taken = secret(&proto, bytes)?;
+            Ok(Resource::Secret(proto.name.as_str().into(), Arc::new(taken)))
         }
         type_url::NAME_TABLE => {
             let proto: lateen_xds::istio::NameTable = message("names", bytes)?;

@@ -7,7 +7,9 @@ use super::field::{truth, type_name, unpack};
 use super::matcher::{string, strings};
 use super::metadata::{Extension, extension};
 use super::{At, Refusal, each, unsupported};
-use crate::config::{ClientTls, FILE_CERT, FILE_ROOT, Name, ServerTls, StringMatch, Validation};
+use crate::config::{
+    ClientTls, DISCOVERED, FILE_CERT, FILE_ROOT, Name, ServerTls, StringMatch, Validation,
+};
 use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
 use envoy_types::pb::envoy::config::core::v3::transport_socket::ConfigType;
 use envoy_types::pb::envoy::config::core::v3::{DataSource, TransportSocket};
@@ -173,17 +175,18 @@ fn tls13_only(proto: &CommonTlsContext) -> Result<bool, Refusal> {
     Ok(params.tls_minimum_protocol_version == TlsProtocol::TlSv13 as i32)
 }
 
-/// Secrets the agent can give: the workload's own identity, and files.
+/// Secrets that can be had: the workload's own identity, files, and what comes by discovery.
 fn secret_name(secret: &SdsSecretConfig) -> Result<Name, Refusal> {
     let name = secret.name.as_str();
     let known = matches!(name, "default" | "ROOTCA")
         || name.strip_prefix(FILE_CERT).is_some_and(|files| files.contains('~'))
-        || name.starts_with(FILE_ROOT);
+        || name.starts_with(FILE_ROOT)
+        || name.starts_with(DISCOVERED);
     if known {
         Ok(name.into())
     } else {
         Err(Refusal::new(format!(
-            "secret {name:?} is not one of default, ROOTCA, file-cert:CHAIN~KEY, file-root:FILE"
+            "secret {name:?} is not one of default, ROOTCA, kubernetes://NAME, file-cert:CHAIN~KEY, file-root:FILE"
         )))
         .at("name")
     }

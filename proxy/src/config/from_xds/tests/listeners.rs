@@ -357,9 +357,9 @@ fn tls_needs_what_it_asks_for() {
         (
             refused(|c| {
                 c.common_tls_context.as_mut().unwrap().tls_certificate_sds_secret_configs =
-                    vec![secret("kubernetes://x")];
+                    vec![secret("vault://x")];
             }),
-            "secret \"kubernetes://x\" is not one of default, ROOTCA, file-cert:CHAIN~KEY, file-root:FILE",
+            "secret \"vault://x\" is not one of default, ROOTCA, kubernetes://NAME, file-cert:CHAIN~KEY, file-root:FILE",
         ),
     ] {
         assert!(refusal.ends_with(wanted), "{refusal}");
