@@ -3,7 +3,7 @@
 //! One file, replaced by a rename, so that whatever is applied together is seen together. Each
 //! object is a document of its own on one line. Rendering is pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -23,8 +23,14 @@ const MARKER: &str = "lateen-lab-version";
 #[must_use]
 pub fn render(objects: &Objects, pods: &[Value]) -> String {
     let mut text = String::new();
-    // What a Secret holds goes to the pods that mount it, and nowhere else.
-    let shown = objects.all().filter(|(key, _)| !matches!(key.role, Role::Secret | Role::Pod));
+    // What a Secret holds goes to the pods that mount it and, where a Gateway names it, to the control
+    // plane; nowhere else.
+    let named = gateway_secrets(objects);
+    let shown = objects.all().filter(|(key, value)| match key.role {
+        Role::Pod => false,
+        Role::Secret => value["metadata"]["name"].as_str().is_some_and(|it| named.contains(it)),
+        _ => true,
+    });
     for (_, value) in shown {
         document(&mut text, value);
     }
@@ -38,6 +44,22 @@ pub fn render(objects: &Objects, pods: &[Value]) -> String {
         document(&mut text, pod);
     }
     text
+}
+
+/// Names of the Secrets that Gateways refer to, with those of their authorities.
+fn gateway_secrets(objects: &Objects) -> BTreeSet<String> {
+    let istio = objects.all().filter(|(key, _)| key.role == Role::Istio);
+    let gateways = istio.filter(|(_, value)| value["kind"] == "Gateway");
+    let servers = gateways.filter_map(|(_, value)| value["spec"]["servers"].as_array()).flatten();
+    let mut names = BTreeSet::new();
+    for tls in servers.map(|server| &server["tls"]) {
+        let several = tls["credentialNames"].as_array().into_iter().flatten();
+        let single = [&tls["credentialName"], &tls["caCertCredentialName"]];
+        for name in several.chain(single).filter_map(Value::as_str) {
+            names.extend([name.to_owned(), format!("{name}-cacert")]);
+        }
+    }
+    names
 }
 
 fn document(text: &mut String, value: &Value) {
@@ -116,6 +138,7 @@ pub fn resolve(
 mod tests {
     use super::{marked, render, replace, resolve};
     use crate::api_server::builtin;
+    use crate::api_server::objects::{Key, Role};
     use lateen_api::stream;
     use serde_json::json;
 
@@ -135,6 +158,31 @@ mod tests {
         assert!(read.objects.iter().any(|object| object.value == pod));
         let marker = read.objects.last().unwrap();
         assert_eq!(marker.value["data"]["version"], "7");
+    }
+
+    #[test]
+    fn secrets_are_shown_where_a_gateway_names_them() {
+        let mut objects = cluster();
+        for name in ["named", "named-cacert", "other"] {
+            let value = json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "n"},
+            });
+            objects.put(Key::core(Role::Secret, "Secret", "n", name), value);
+        }
+        let secrets = |objects: &crate::api_server::objects::Objects| {
+            let text = render(objects, &[]);
+            let read = stream::parse("cluster.yaml", &text).objects;
+            let secrets = read.into_iter().filter(|it| it.kind == "Secret");
+            secrets.map(|it| it.metadata.name).collect::<Vec<_>>()
+        };
+        assert!(secrets(&objects).is_empty());
+        let gateway = json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "Gateway",
+            "metadata": {"name": "g", "namespace": "shop"},
+            "spec": {"servers": [{"tls": {"credentialName": "named"}}]},
+        });
+        objects.put(Key::core(Role::Istio, "Gateway", "shop", "g"), gateway);
+        assert_eq!(secrets(&objects), ["named", "named-cacert"]);
     }
 
     #[test]
