@@ -103,8 +103,8 @@ mod tests {
     use crate::caller::Callers;
     use crate::serve::metrics::Metrics;
     use crate::token::tests::{ISSUER, sign, signer};
-    use arc_swap::ArcSwap;
     use crate::token::{AUDIENCE, ServiceAccount, TokenVerifier};
+    use arc_swap::ArcSwap;
     use lateen_identity::ca::CaFiles;
     use lateen_identity::{Ca, PeerCertificate, SpiffeId, TrustDomain, WorkloadKey};
     use lateen_xds::istio::IstioCertificateRequest;

@@ -34,7 +34,7 @@ pub(crate) fn server(placed: &Placed<'_>, mesh: &MeshSettings) -> Option<Transpo
         return Some(mesh_server(&mesh.trust_domains, alpn));
     }
     let authorities = authorities_name(tls).filter(|_| tls.mode.asks_clients());
-    Some(server_context(ServerContext {
+    Some(server_context(&ServerContext {
         secrets: tls.credentials().map(|name| format!("{KUBERNETES}{name}")).collect(),
         files: tls.files().map(|(chain, key)| (chain.to_owned(), key.to_owned())).collect(),
         authorities: authorities.map(|name| format!("{KUBERNETES}{name}{AUTHORITIES}")),

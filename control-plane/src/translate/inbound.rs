@@ -24,7 +24,7 @@ use lateen_api::security::MutualTlsMode;
 use super::access_log;
 use super::authorization;
 use super::clusters::Families;
-use super::filters::{Direction, Manager, Routes, http_manager, tcp_proxy, tcp_stats};
+use super::filters::{Direction, Manager, Routes, UNDELIVERED, http_manager, tcp_proxy, tcp_stats};
 use super::input::{Inbound, InboundPort, MeshSettings};
 use super::listener::{self, Inspection};
 use super::names::{BLACK_HOLE, INBOUND_PASSTHROUGH, inbound_cluster};
@@ -277,6 +277,8 @@ fn routes(goal: &Goal<'_>) -> RouteConfiguration {
     let host = VirtualHost {
         name: format!("inbound|http|{}", goal.operation.map_or(0, |port| port.service_port)),
         domains: vec!["*".to_owned()],
+        // Only the sidecar says it, not an application.
+        response_headers_to_remove: vec![UNDELIVERED.to_owned()],
         routes: vec![Route {
             name: "default".to_owned(),
             r#match: Some(everything()),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::DataSource;
 use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
+use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
@@ -21,7 +22,7 @@ use envoy_types::pb::envoy::config::route::v3::route_action::{
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::cluster_weight;
 use envoy_types::pb::envoy::config::route::v3::{
-    DirectResponseAction, RedirectAction, RetryPolicy, RouteAction, WeightedCluster,
+    DirectResponseAction, HeaderMatcher, RedirectAction, RetryPolicy, RouteAction, WeightedCluster,
 };
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
@@ -29,12 +30,13 @@ use lateen_api::networking::{
     Destination, DirectResponse, HttpRoute, HttpRouteDestination, Redirect, RedirectPort, Retries,
 };
 
+use super::filters::UNDELIVERED;
 use super::pack::{any, duration, number, regex, runtime_fraction};
 use super::route_policy::{HeaderChanges, header_changes};
 
 /// Conditions on which a request is tried again when nothing else is said.
 const DEFAULT_RETRY_ON: &str =
-    "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
+    "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes,retriable-headers";
 /// How often it is tried again then.
 const DEFAULT_RETRIES: u32 = 2;
 /// How often another endpoint is looked for, for one retry.
@@ -198,6 +200,7 @@ pub(crate) fn retry_policy(retries: Option<&Retries>, hashed: bool) -> Option<Re
         num_retries: Some(number(attempts)),
         per_try_timeout: retries.and_then(|it| it.per_try_timeout).map(duration),
         retriable_status_codes: codes,
+        retriable_headers: if wanted.is_none() { vec![undelivered()] } else { Vec::new() },
         host_selection_retry_max_attempts: HOST_ATTEMPTS,
         retry_back_off: retries.and_then(|it| it.backoff).map(|backoff| RetryBackOff {
             base_interval: Some(duration(backoff)),
@@ -215,6 +218,15 @@ pub(crate) fn retry_policy(retries: Option<&Retries>, hashed: bool) -> Option<Re
         }];
     }
     Some(policy)
+}
+
+/// The mark of a request that reached no application: it may be sent again, whatever it is.
+fn undelivered() -> HeaderMatcher {
+    HeaderMatcher {
+        name: UNDELIVERED.to_owned(),
+        header_match_specifier: Some(HeaderMatchSpecifier::PresentMatch(true)),
+        ..HeaderMatcher::default()
+    }
 }
 
 /// Splits status codes from the conditions; codes need a condition of their own.
@@ -285,7 +297,7 @@ fn direct_response(response: &DirectResponse) -> DirectResponseAction {
 
 #[cfg(test)]
 mod tests {
-    use super::{Target, action, retry_policy, split_codes};
+    use super::{Target, UNDELIVERED, action, retry_policy, split_codes};
     use envoy_types::pb::envoy::config::route::v3::RouteAction;
     use envoy_types::pb::envoy::config::route::v3::redirect_action::RedirectResponseCode;
     use envoy_types::pb::envoy::config::route::v3::route::Action;
@@ -357,6 +369,7 @@ mod tests {
         let default = retry_policy(None, false).unwrap();
         assert_eq!(default.num_retries.unwrap().value, 2);
         assert_eq!(default.retry_host_predicate.len(), 1);
+        assert_eq!(default.retriable_headers[0].name, UNDELIVERED);
         assert!(retry_policy(None, true).unwrap().retry_host_predicate.is_empty());
         let never = Retries::default();
         assert_eq!(retry_policy(Some(&never), false), None);
@@ -365,6 +378,7 @@ mod tests {
         let policy = retry_policy(Some(&asked), false).unwrap();
         assert_eq!(policy.retry_on, "5xx,retriable-status-codes");
         assert_eq!(policy.retriable_status_codes, [429]);
+        assert!(policy.retriable_headers.is_empty(), "who says when says all");
         assert_eq!(split_codes("gateway-error"), ("gateway-error".to_owned(), vec![]));
     }
 

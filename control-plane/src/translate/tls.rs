@@ -114,7 +114,7 @@ pub(crate) struct ServerContext<'a> {
 }
 
 /// TLS from clients outside the mesh.
-pub(crate) fn server_context(server: ServerContext<'_>) -> TransportSocket {
+pub(crate) fn server_context(server: &ServerContext<'_>) -> TransportSocket {
     let minimum = if server.only_1_3 { TlsProtocol::TlSv13 } else { TlsProtocol::TlSv12 };
     let names = CertificateValidationContext {
         trusted_ca: server.authorities_file.as_deref().map(data_file),

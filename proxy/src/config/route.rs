@@ -1,6 +1,6 @@
 //! HTTP: the connection manager, route configurations and their parts.
 
-use super::{Cors, Fault, HeaderMatch, HeaderOps, Name, Rbac, Retry, StringMatch};
+use super::{Cors, Fault, HeaderEdit, HeaderMatch, HeaderOps, Name, Rbac, Retry, StringMatch};
 use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
 use regex::Regex;
@@ -41,6 +41,17 @@ pub struct HttpManager {
     pub normalize_path: bool,
     /// Merge adjacent slashes.
     pub merge_slashes: bool,
+    /// What is added to answers of the proxy itself; the first that fits counts.
+    pub reply_headers: Vec<ReplyHeaders>,
+}
+
+/// Headers of answers that the proxy gives itself, for some reasons.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReplyHeaders {
+    /// Response flags, one of which the answer has.
+    pub flags: Vec<String>,
+    /// The headers.
+    pub edit: HeaderEdit,
 }
 
 /// Where the routes of an HTTP connection manager come from.

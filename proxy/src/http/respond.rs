@@ -7,7 +7,7 @@ use super::local_reply::LocalReply;
 use super::record::Exchange;
 use super::response_body::{BodyLimits, Held, ResponseBody};
 use super::session::Session;
-use crate::config::{Direction, Route, VirtualHost, WeightedCluster};
+use crate::config::{Direction, ReplyHeaders, Route, VirtualHost, WeightedCluster};
 use http::header::{CONNECTION, HeaderName, SERVER};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -62,6 +62,11 @@ pub(super) fn local(
     exchange.record.grpc_status = grpc;
     if exchange.is_unread() && exchange.record.version < Version::HTTP_2 {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let flags = exchange.record.flags;
+    let fits = |it: &&ReplyHeaders| it.flags.iter().any(|flag| flags.has_named(flag));
+    if let Some(added) = session.manager.reply_headers.iter().find(fits) {
+        apply(&added.edit, &mut headers);
     }
     finish_headers(session, &mut exchange, wanted, status, &mut headers);
     let sent = exchange.record.method != Method::HEAD;

@@ -93,6 +93,7 @@ fn manager(access_log: Vec<AccessLog>) -> Arc<HttpManager> {
         stream_idle_timeout: None,
         normalize_path: false,
         merge_slashes: false,
+        reply_headers: Vec::new(),
     })
 }
 

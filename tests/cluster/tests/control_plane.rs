@@ -1,5 +1,7 @@
 //! What `lateend` reads from a real API server: objects, permissions, tokens.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that panics has failed")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -56,6 +56,11 @@ pub(super) fn join(mut inner: HeaderOps, outer: HeaderOps) -> HeaderOps {
     inner
 }
 
+/// Headers that are added, nothing else.
+pub(super) fn added(field: &'static str, add: &[HeaderValueOption]) -> Result<HeaderEdit, Refusal> {
+    edit([field, ""], add, &[])
+}
+
 fn edit(
     [add_field, remove_field]: [&str; 2],
     add: &[HeaderValueOption],

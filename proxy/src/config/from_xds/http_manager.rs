@@ -3,8 +3,9 @@
 use super::access_log::access_log;
 use super::field::{cidr, lasts, limit, number, truth, unpack};
 use super::metadata::{Extension, extension};
-use super::{At, Refusal, each, network, rbac, unsupported};
-use crate::config::{ForwardClientCert, HttpFilter, HttpManager, RouteSource};
+use super::{At, Refusal, each, headers, network, rbac, unsupported};
+use crate::config::{ForwardClientCert, HttpFilter, HttpManager, ReplyHeaders, RouteSource};
+use envoy_types::pb::envoy::config::accesslog::v3::access_log_filter::FilterSpecifier;
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3::HttpFault;
 use envoy_types::pb::envoy::extensions::filters::http::rbac::v3::Rbac as RbacProto;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
@@ -57,7 +58,28 @@ pub(super) fn take(proto: &Proto) -> Result<HttpManager, Refusal> {
         .at("stream_idle_timeout")?,
         normalize_path: truth(proto.normalize_path.as_ref(), false),
         merge_slashes: proto.merge_slashes,
+        reply_headers: reply_headers(proto).at("local_reply_config")?,
     })
+}
+
+fn reply_headers(proto: &Proto) -> Result<Vec<ReplyHeaders>, Refusal> {
+    let Some(config) = &proto.local_reply_config else { return Ok(Vec::new()) };
+    unsupported(&[("body_format", config.body_format.is_some())])?;
+    each("mappers", &config.mappers, mapper)
+}
+
+fn mapper(proto: &hcm::ResponseMapper) -> Result<ReplyHeaders, Refusal> {
+    unsupported(&[
+        ("status_code", proto.status_code.is_some()),
+        ("body", proto.body.is_some()),
+        ("body_format_override", proto.body_format_override.is_some()),
+    ])?;
+    let filter = proto.filter.as_ref().and_then(|filter| filter.filter_specifier.as_ref());
+    let Some(FilterSpecifier::ResponseFlagFilter(filter)) = filter else {
+        return Err(Refusal::new("only a response flag filter is supported")).at("filter");
+    };
+    let edit = headers::added("headers_to_add", &proto.headers_to_add)?;
+    Ok(ReplyHeaders { flags: filter.flags.clone(), edit })
 }
 
 fn internal_networks(proto: &Proto) -> Result<Vec<IpNet>, Refusal> {
@@ -70,10 +92,6 @@ fn refuse_unsupported(proto: &Proto) -> Result<(), Refusal> {
     let escaped = proto.path_with_escaped_slashes_action;
     let keeps_escaped = escaped == PathWithEscapedSlashesAction::KeepUnchanged as i32
         || escaped == PathWithEscapedSlashesAction::ImplementationSpecificDefault as i32;
-    let has_mappers = proto
-        .local_reply_config
-        .as_ref()
-        .is_some_and(|config| !config.mappers.is_empty() || config.body_format.is_some());
     let uuid = proto.request_id_extension.as_ref().and_then(|e| e.typed_config.as_ref());
     let foreign_id = uuid.is_some_and(|any| {
         super::field::type_name(any) != "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
@@ -100,7 +118,6 @@ fn refuse_unsupported(proto: &Proto) -> Result<(), Refusal> {
         ),
         ("path_with_escaped_slashes_action", !keeps_escaped),
         ("request_id_extension", foreign_id),
-        ("local_reply_config", has_mappers),
         ("strip_matching_host_port", proto.strip_matching_host_port),
         ("strip_port_mode", proto.strip_port_mode.is_some()),
         ("path_normalization_options", proto.path_normalization_options.is_some()),

@@ -31,6 +31,7 @@ fn each_failure_has_its_words_and_flags() {
             let answer = proxy.get(extra).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
             assert!(body_of(&answer).starts_with(body), "{answer}");
+            assert_eq!(answer.contains("x-not-delivered: true"), flags == "UF", "{answer}");
             assert_eq!(proxy.record().await.flags, flags, "{target}");
         }
     });

@@ -9,9 +9,9 @@ mod passing;
 use super::*;
 use crate::config::{
     AccessLog, Balance, Cluster, Direction, Discovery, Endpoint, EndpointSet, Forward,
-    ForwardClientCert, Health, HttpFilter, HttpManager, Limits, PathMatch, Rbac, Route,
-    RouteAction, RouteConfig, RouteMatch, RouteSource, Snapshot, Transport, UpstreamHttp,
-    VirtualHost, WeightedCluster,
+    ForwardClientCert, HeaderEdit, Health, HttpFilter, HttpManager, Limits, PathMatch, Rbac,
+    ReplyHeaders, Route, RouteAction, RouteConfig, RouteMatch, RouteSource, Snapshot, Transport,
+    UpstreamHttp, VirtualHost, WeightedCluster,
 };
 use crate::upstream::tls::TlsMaterials;
 use crate::upstream::{SharedUpstreams, Upstreams};
@@ -177,6 +177,16 @@ fn manager() -> HttpManager {
         stream_idle_timeout: None,
         normalize_path: true,
         merge_slashes: false,
+        reply_headers: vec![ReplyHeaders {
+            flags: vec!["UF".to_owned()],
+            edit: HeaderEdit {
+                set: vec![(
+                    http::HeaderName::from_static("x-not-delivered"),
+                    http::HeaderValue::from_static("true"),
+                )],
+                ..HeaderEdit::default()
+            },
+        }],
     }
 }
 

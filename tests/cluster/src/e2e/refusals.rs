@@ -25,8 +25,10 @@ pub(super) async fn annotation(stage: &Stage) -> anyhow::Result<(bool, String)> 
     }
 }
 
+/// What the API server said, without the command.
 fn last_line(text: &str) -> String {
-    text.lines().last().unwrap_or_default().chars().take(240).collect()
+    let from = text.find("Error from server").unwrap_or_default();
+    text[from..].lines().last().unwrap_or_default().chars().take(420).collect()
 }
 
 /// Scales the control plane, and waits until it is so.
@@ -77,6 +79,8 @@ pub(super) async fn fallback(stage: &Stage) -> anyhow::Result<(bool, String)> {
     scale(stage, 1).await?;
     let (ready, refusal) = seen?;
     let pod = Pod { namespace: BOOKINFO.to_owned(), name: "fallback".to_owned() };
+    let wait = ["wait", "--for=condition=Ready", "pod/fallback", "-n", BOOKINFO, "--timeout=120s"];
+    stage.kubectl.run(wait).await?;
     let captured = ready && is_captured(stage, &pod).await?;
     stage.kubectl.run(["delete", "pod", "fallback", "-n", BOOKINFO, "--grace-period=1"]).await?;
     chart(stage, CHARTS[2], &[]).await?;

@@ -7,8 +7,8 @@ use crate::config::{
     RouteSource, Terminal,
 };
 use envoy_types::pb::envoy::config::accesslog::v3 as logs;
-use envoy_types::pb::envoy::config::core::v3::TransportSocket;
 use envoy_types::pb::envoy::config::core::v3::transport_socket::ConfigType as SocketConfig;
+use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption, TransportSocket};
 use envoy_types::pb::envoy::config::listener::v3 as pb;
 use envoy_types::pb::envoy::config::rbac::v3 as rbac;
 use envoy_types::pb::envoy::extensions::access_loggers::file::v3::FileAccessLog;
@@ -275,6 +275,30 @@ fn refused_manager(change: impl FnOnce(&mut hcm::HttpConnectionManager)) -> Stri
     let mut manager = inbound_manager();
     change(&mut manager);
     refusal(|proto| proto.filter_chains[1].filters = vec![network(any(HCM, &manager))])
+}
+
+#[test]
+fn answers_of_the_proxy_may_get_headers_by_response_flag() {
+    let mut manager = inbound_manager();
+    let header = HeaderValue { key: "x-a".to_owned(), value: "b".to_owned(), ..Default::default() };
+    let mapper = hcm::ResponseMapper {
+        filter: file_log("UF").filter,
+        headers_to_add: vec![HeaderValueOption { header: Some(header), ..Default::default() }],
+        ..hcm::ResponseMapper::default()
+    };
+    let mut config = hcm::LocalReplyConfig { mappers: vec![mapper], ..Default::default() };
+    manager.local_reply_config = Some(config.clone());
+    let mut proto = virtual_inbound();
+    proto.filter_chains[1].filters = vec![network(any(HCM, &manager))];
+    let taken = listener(&proto).unwrap();
+    let [reply] = manager_of(&taken).reply_headers.as_slice() else { panic!("one is given") };
+    assert_eq!(reply.flags, ["UF"]);
+    assert_eq!(reply.edit.add.len() + reply.edit.set.len(), 1);
+    config.mappers[0].filter = None;
+    manager.local_reply_config = Some(config);
+    proto.filter_chains[1].filters = vec![network(any(HCM, &manager))];
+    let error = listener(&proto).unwrap_err().to_string();
+    assert!(error.contains("local_reply_config.mappers[0].filter"), "{error}");
 }
 
 #[test]
