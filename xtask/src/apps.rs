@@ -91,6 +91,8 @@ fn config(app: &App) -> Config {
     for port in &app.ports {
         words.extend(["--port".to_owned(), port.to_string()]);
     }
+    // Long enough that callers have learnt of the end, as Kubernetes asks of applications.
+    words.push("--linger-ms=3000".to_owned());
     words.extend([format!("--app={}", app.app), format!("--version={}", app.version)]);
     words.extend(app.calls.iter().flat_map(|call| ["--call".to_owned(), (*call).to_owned()]));
     if app.ports.is_empty() {
@@ -122,8 +124,8 @@ mod tests {
             calls: vec!["http://ratings:9080/ratings/0"],
             has_args: false,
         };
-        let wanted = "/usr/local/bin/lateen-echo serve --port 9080 --app=reviews --version=v2 \
-            --call http://ratings:9080/ratings/0";
+        let wanted = "/usr/local/bin/lateen-echo serve --port 9080 --linger-ms=3000 --app=reviews \
+            --version=v2 --call http://ratings:9080/ratings/0";
         assert_eq!(config(&app).entrypoint.join(" "), wanted);
         let given = App { has_args: true, ..app.clone() };
         assert_eq!(config(&given).entrypoint, ["/bin/sh", "-c", &format!("exec {wanted}")]);

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::lab::{Lab, text};
 
-fn samples() -> PathBuf {
+pub(crate) fn samples() -> PathBuf {
     let root = std::env::var_os("LATEEN_CONFORMANCE").expect("LATEEN_CONFORMANCE names the files");
     let folder = PathBuf::from(root).join("samples");
     assert!(folder.is_dir(), "{} is missing: set LATEEN_CONFORMANCE", folder.display());

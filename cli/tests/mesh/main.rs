@@ -5,6 +5,7 @@
 mod bookinfo;
 mod demo;
 mod endings;
+mod gateway;
 mod lab;
 mod rules;
 mod wrong_input;

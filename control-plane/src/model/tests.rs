@@ -1,5 +1,6 @@
 //! Small meshes in YAML, and what proxies see of them.
 
+mod gateways;
 mod increments;
 mod rules;
 mod services;

@@ -71,6 +71,10 @@ struct ServeArgs {
     /// Namespace in answers.
     #[arg(long, env = "POD_NAMESPACE", default_value = "")]
     namespace: String,
+    /// Milliseconds to serve on after being told to end, as Kubernetes asks of applications:
+    /// others learn of the end while it happens.
+    #[arg(long, default_value_t = 0)]
+    linger_ms: u64,
     /// URL to fetch for every request; may be repeated.
     #[arg(long = "call")]
     calls: Vec<String>,
@@ -162,7 +166,12 @@ async fn serve_until_told(args: ServeArgs) -> anyhow::Result<()> {
     tokio::pin!(serving);
     tokio::select! {
         done = serving.as_mut() => return Ok(done?),
-        _ = terminate.recv() => stop.cancel(),
+        _ = terminate.recv() => {}
+    }
+    let linger = tokio::time::sleep(Duration::from_millis(args.linger_ms));
+    tokio::select! {
+        done = serving.as_mut() => return Ok(done?),
+        () = linger => stop.cancel(),
     }
     Ok(serving.await?)
 }

@@ -1,6 +1,11 @@
 //! What `lateend` reads from a real API server: objects, permissions, tokens.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that panics has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::unreachable,
+    reason = "a test that panics has failed"
+)]
 
 use std::path::Path;
 use std::sync::Arc;

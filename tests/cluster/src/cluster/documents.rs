@@ -63,7 +63,7 @@ pub(super) fn network(plan: &Plan, node: u8) -> Value {
     }
     json!({
         "cniVersion": "1.0.0",
-        "name": "lateen-cluster",
+        "name": "cluster",
         "plugins": [
             {
                 "type": "bridge",

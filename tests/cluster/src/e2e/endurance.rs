@@ -67,6 +67,23 @@ async fn gone(stage: &Stage, pod: &Pod) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A pod that sends to `url` for `seconds`, which needs no API server meanwhile.
+fn load_pod(url: &str, seconds: u32) -> String {
+    let seconds = seconds.to_string();
+    let command = ["lateen-echo", "get", url, "-n", "0", "--seconds", &seconds, "--pause-ms", "5"];
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "load", "namespace": BOOKINFO},
+        "spec": {
+            "restartPolicy": "Never",
+            "containers": [
+                {"name": "load", "image": "example.test/client:1", "command": command},
+            ],
+        },
+    })
+    .to_string()
+}
+
 /// A Deployment of pods that do nothing but be there.
 fn idle(name: &str, namespace: &str, replicas: usize) -> String {
     json!({
@@ -197,16 +214,22 @@ pub(super) async fn control_plane(stage: &Stage) -> anyhow::Result<(bool, String
 
 /// The API server is stopped and started; a pod that is made then joins the mesh.
 pub(super) async fn api_server(stage: &Stage) -> anyhow::Result<(bool, String)> {
-    let (ok, text) = under_load(stage, 40, async {
-        let since = Instant::now();
-        stage.own()?.kill("kube-apiserver").await?;
-        until("the API server is back", LIMIT, async || {
-            Ok(Some(stage.kubectl.run(["get", "--raw", "/readyz"]).await?))
-        })
-        .await?;
-        Ok(format!("back after {:.1} s", since.elapsed().as_secs_f64()))
-    })
-    .await?;
+    stage.kubectl.apply(&load_pod(DETAILS, 30)).await?;
+    let phase = async |wanted: &str| {
+        let pod = stage.kubectl.json(&["get", "pod", "load", "-n", BOOKINFO]).await?;
+        Ok((pod["status"]["phase"] == wanted).then_some(()))
+    };
+    until("the load runs", LIMIT, async || phase("Running").await).await?;
+    stage.own()?.kill("kube-apiserver").await?;
+    let ready = async || Ok(Some(stage.kubectl.run(["get", "--raw", "/readyz"]).await?));
+    let (_, time) = until("the API server is back", LIMIT, ready).await?;
+    ensure!(phase("Running").await?.is_some(), "the load ended before the API server was back");
+    until("the load ends", LIMIT, async || phase("Succeeded").await).await?;
+    let log = stage.kubectl.run(["logs", "load", "-n", BOOKINFO, "-c", "load"]).await?;
+    let summary: Summary = serde_json::from_str(log.lines().last().unwrap_or_default())?;
+    stage.kubectl.run(["delete", "pod", "load", "-n", BOOKINFO]).await?;
+    let ok = lost(&summary) == 0 && summary.requests > 0;
+    let text = format!("back after {:.1} s; {}", time.as_secs_f64(), told(&summary));
     stage.kubectl.run(["rollout", "restart", "deployment/client", "-n", BOOKINFO]).await?;
     stage.rolled_out(BOOKINFO).await?;
     let captured = is_captured(stage, &stage.client().await?).await?;

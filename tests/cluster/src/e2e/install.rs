@@ -168,6 +168,9 @@ pub(super) async fn uninstall(
     for (release, _) in CHARTS.iter().rev() {
         helm(stage, &["uninstall", release, "-n", SYSTEM, "--wait"]).await?;
     }
+    // What stays on purpose, until its owner says so.
+    let definitions = "app.kubernetes.io/part-of=istio";
+    stage.kubectl.run(["delete", "customresourcedefinitions", "-l", definitions]).await?;
     stage.kubectl.run(["delete", "namespace", SYSTEM, "--wait"]).await?;
     let mut over = Vec::new();
     let clean = until("nothing is left over", Duration::from_secs(60), async || {
