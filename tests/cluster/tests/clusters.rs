@@ -72,7 +72,7 @@ fn left(name: &str, folder: &Path) -> Vec<String> {
 }
 
 async fn fetch(kubectl: &Kubectl, url: &str) -> Result<String, String> {
-    let command = ["exec", "shell", "--", "wget", "-qO-", "-T", "2", url];
+    let command = ["exec", "shell", "--", "wget", "-qO-", url];
     let answer = kubectl.run(command).await.map_err(|error| error.to_string())?;
     Ok(answer.trim().to_owned())
 }
