@@ -38,12 +38,12 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn bootstrap(discovery: SocketAddr, admin: u16) -> Value {
+fn bootstrap(node: &str, discovery: SocketAddr, admin: u16) -> Value {
     let socket =
         |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
     let ads = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
     json!({
-        "node": {"id": "sidecar~10.0.0.9~web-1.default~default.svc.cluster.local", "cluster": "web"},
+        "node": {"id": node, "cluster": "web"},
         "admin": {"address": socket(admin)},
         "dynamic_resources": {
             "cds_config": ads, "lds_config": ads,
@@ -63,9 +63,84 @@ fn bootstrap(discovery: SocketAddr, admin: u16) -> Value {
     })
 }
 
-fn start_envoy(binary: &str, folder: &Path, discovery: SocketAddr, admin: u16) -> Envoy {
+/// A control plane that reads a folder, and an Envoy that follows it.
+struct Stage {
+    app: App,
+    folder: tempfile::TempDir,
+    admin: u16,
+    _envoy: Envoy,
+}
+
+impl Stage {
+    async fn start(node: &str) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the setting of these tests")]
+        let binary = std::env::var("LATEEN_ENVOY").expect("LATEEN_ENVOY names a stock Envoy");
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("config")).unwrap();
+        let app = App::start(&settings(folder.path())).await.unwrap();
+        let admin = free_port();
+        let discovery = app.addresses().plaintext.unwrap();
+        let bootstrap = bootstrap(node, discovery, admin).to_string();
+        let envoy = start_envoy(&binary, folder.path(), &bootstrap);
+        let stage = Self { app, folder, admin, _envoy: envoy };
+        for kind in ["cluster_manager.cds", "listener_manager.lds"] {
+            stage.reach(&format!("{kind}.update_success"), 1).await;
+        }
+        stage
+    }
+
+    /// Puts objects in force.
+    fn put(&self, objects: &Value) {
+        let unfinished = self.folder.path().join("variant.new");
+        std::fs::write(&unfinished, objects.to_string()).unwrap();
+        std::fs::rename(unfinished, self.folder.path().join("config/variant.json")).unwrap();
+    }
+
+    async fn reach(&self, name: &str, at_least: u64) -> u64 {
+        reach(self.admin, self.folder.path(), name, at_least).await
+    }
+
+    /// Ends everything; panics when Envoy has refused something.
+    async fn end(self) {
+        let admin = self.admin;
+        let stats = tokio::task::spawn_blocking(move || get(admin, "/stats?filter=rejected")).await;
+        let stats = stats.unwrap().unwrap();
+        let refused: Vec<&str> = stats
+            .lines()
+            .filter(|line| line.contains("update_rejected") && !line.ends_with(": 0"))
+            .collect();
+        let log = std::fs::read_to_string(self.folder.path().join("envoy.log")).unwrap();
+        assert!(refused.is_empty(), "{refused:?}\n{log}");
+        assert!(stats.contains("cluster_manager.cds.update_rejected: 0"), "{stats}");
+        assert!(stats.contains("listener_manager.lds.update_rejected: 0"), "{stats}");
+        self.app.shutdown().await;
+    }
+}
+
+fn settings(folder: &Path) -> Settings {
+    let any_port = "0";
+    Settings::parse_from([
+        "lateend".as_ref(),
+        "--config-dir".as_ref(),
+        folder.join("config").as_os_str(),
+        "--ca-dir".as_ref(),
+        folder.join("ca").as_os_str(),
+        "--address".as_ref(),
+        "127.0.0.1".as_ref(),
+        "--grpc-port".as_ref(),
+        any_port.as_ref(),
+        "--secure-port".as_ref(),
+        any_port.as_ref(),
+        "--monitoring-port".as_ref(),
+        any_port.as_ref(),
+        "--webhook-port".as_ref(),
+        any_port.as_ref(),
+    ])
+}
+
+fn start_envoy(binary: &str, folder: &Path, bootstrap: &str) -> Envoy {
     let file = folder.join("envoy.json");
-    std::fs::write(&file, bootstrap(discovery, admin).to_string()).unwrap();
+    std::fs::write(&file, bootstrap).unwrap();
     let log = std::fs::File::create(folder.join("envoy.log")).unwrap();
     let child = Command::new(binary)
         .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "-c"])
@@ -78,9 +153,13 @@ fn start_envoy(binary: &str, folder: &Path, discovery: SocketAddr, admin: u16) -
 }
 
 fn get(port: u16, path: &str) -> Option<String> {
+    get_from("x", port, path)
+}
+
+fn get_from(host: &str, port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     Some(text)
@@ -110,62 +189,46 @@ async fn reach(admin: u16, folder: &Path, name: &str, at_least: u64) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a stock Envoy: run make test"]
 async fn a_stock_envoy_refuses_nothing() {
-    #[expect(clippy::disallowed_methods, reason = "the setting of this test")]
-    let binary = std::env::var("LATEEN_ENVOY").expect("LATEEN_ENVOY names a stock Envoy");
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("config");
-    std::fs::create_dir(&config).unwrap();
-    let any_port = "0";
-    let settings = Settings::parse_from([
-        "lateend".as_ref(),
-        "--config-dir".as_ref(),
-        config.as_os_str(),
-        "--ca-dir".as_ref(),
-        folder.path().join("ca").as_os_str(),
-        "--address".as_ref(),
-        "127.0.0.1".as_ref(),
-        "--grpc-port".as_ref(),
-        any_port.as_ref(),
-        "--secure-port".as_ref(),
-        any_port.as_ref(),
-        "--monitoring-port".as_ref(),
-        any_port.as_ref(),
-        "--webhook-port".as_ref(),
-        any_port.as_ref(),
-    ]);
-    let app = App::start(&settings).await.unwrap();
-    let admin = free_port();
-    let discovery = app.addresses().plaintext.unwrap();
-    let _envoy = start_envoy(&binary, folder.path(), discovery, admin);
-    for kind in ["cluster_manager.cds", "listener_manager.lds"] {
-        reach(admin, folder.path(), &format!("{kind}.update_success"), 1).await;
-    }
+    let stage = Stage::start("sidecar~10.0.0.9~web-1.default~default.svc.cluster.local").await;
     for variant in meshes::VARIANTS {
-        let text = meshes::objects(variant).to_string();
-        let unfinished = folder.path().join("variant.new");
-        std::fs::write(&unfinished, text).unwrap();
-        std::fs::rename(unfinished, config.join("variant.json")).unwrap();
-        let before = reach(admin, folder.path(), "cluster_manager.cds.update_success", 1).await;
-        reach(admin, folder.path(), "cluster_manager.cds.update_success", before + 1).await;
+        let before = stage.reach("cluster_manager.cds.update_success", 1).await;
+        stage.put(&meshes::objects(variant));
+        stage.reach("cluster_manager.cds.update_success", before + 1).await;
     }
     // In force, not only taken: warm, with their routes. Two for everything; ports 80, 443, 6379,
     // 7070, 9080 and 9090 on every address; three pods of cassandra; any, mongo, dual, and two
     // ports of web.
     let listeners = "listener_manager.total_listeners_active";
-    assert_eq!(reach(admin, folder.path(), listeners, 16).await, 16);
+    assert_eq!(stage.reach(listeners, 16).await, 16);
     // Thirteen services of one port and one of four, four inbound ports, three for everything, and
     // discovery itself; those of subsets are gone again.
-    assert_eq!(reach(admin, folder.path(), "cluster_manager.active_clusters", 1).await, 25);
-    reach(admin, folder.path(), "http.outbound_0.0.0.0_9080;.rds.9080.update_success", 1).await;
-    let stats = tokio::task::spawn_blocking(move || get(admin, "/stats?filter=rejected")).await;
-    let stats = stats.unwrap().unwrap();
-    let refused: Vec<&str> = stats
-        .lines()
-        .filter(|line| line.contains("update_rejected") && !line.ends_with(": 0"))
-        .collect();
-    let log = std::fs::read_to_string(folder.path().join("envoy.log")).unwrap();
-    assert!(refused.is_empty(), "{refused:?}\n{log}");
-    assert!(stats.contains("cluster_manager.cds.update_rejected: 0"), "{stats}");
-    assert!(stats.contains("listener_manager.lds.update_rejected: 0"), "{stats}");
-    app.shutdown().await;
+    assert_eq!(stage.reach("cluster_manager.active_clusters", 1).await, 25);
+    stage.reach("http.outbound_0.0.0.0_9080;.rds.9080.update_success", 1).await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a stock Envoy: run make test"]
+async fn a_stock_envoy_carries_gateways() {
+    let stage = Stage::start("router~10.0.0.9~edge-1.default~default.svc.cluster.local").await;
+    let (http, tls, tcp) = (free_port(), free_port(), free_port());
+    let mut objects = meshes::objects("rules");
+    objects["items"].as_array_mut().unwrap().extend(meshes::gateway(http, tls, tcp));
+    stage.put(&objects);
+    let listeners = "listener_manager.total_listeners_active";
+    assert_eq!(stage.reach(listeners, 3).await, 3);
+    let table = format!("http.outbound_0.0.0.0_{http};.rds.http.{http}.127.0.0.1.update_success");
+    stage.reach(&table, 1).await;
+    let answer = |host: &'static str| async move {
+        let asked = tokio::task::spawn_blocking(move || get_from(host, http, "/a?b=c")).await;
+        asked.unwrap().unwrap()
+    };
+    let redirected = answer("secure.example.com").await;
+    assert!(redirected.starts_with("HTTP/1.1 301"), "{redirected}");
+    assert!(redirected.contains("location: https://secure.example.com/a?b=c"), "{redirected}");
+    let answered = answer("shop.example.com").await;
+    assert!(answered.starts_with("HTTP/1.1 418"), "{answered}");
+    let unknown = answer("elsewhere.example.com").await;
+    assert!(unknown.starts_with("HTTP/1.1 404"), "{unknown}");
+    stage.end().await;
 }

@@ -272,3 +272,39 @@ fn policies() -> Vec<Value> {
         ),
     ]
 }
+
+/// A gateway on loopback with its rules: HTTP, TLS that is handed on and TLS that is ended, and TCP.
+pub(crate) fn gateway(http: u16, tls: u16, tcp: u16) -> Vec<Value> {
+    let server = |number: u16, protocol: &str, name: &str, host: &str, tls: Value| {
+        json!({"port": {"number": number, "protocol": protocol, "name": name},
+            "bind": "127.0.0.1", "hosts": [host], "tls": tls})
+    };
+    let servers = [
+        server(http, "HTTP", "http", "shop.example.com", Value::Null),
+        server(http, "HTTP", "away", "secure.example.com", json!({"httpsRedirect": true})),
+        server(tls, "TLS", "through", "through.example.com", json!({"mode": "PASSTHROUGH"})),
+        server(tls, "HTTPS", "mesh", "mesh.example.com", json!({"mode": "ISTIO_MUTUAL"})),
+        server(tcp, "TCP", "tcp", "*", Value::Null),
+    ];
+    let rule = |name: &str, host: &str, routes: Value| {
+        let mut spec = json!({"hosts": [host], "gateways": ["edge"]});
+        spec.as_object_mut().unwrap().extend(routes.as_object().unwrap().clone());
+        networking("VirtualService", name, spec)
+    };
+    let to = json!([{"destination": {"host": "web", "port": {"number": 9080}}}]);
+    vec![
+        networking("Gateway", "edge", json!({"servers": servers})),
+        rule(
+            "edge-http",
+            "shop.example.com",
+            json!({"http": [{"directResponse": {"status": 418}}]}),
+        ),
+        rule("edge-mesh", "mesh.example.com", json!({"http": [{"route": to.clone()}]})),
+        rule(
+            "edge-through",
+            "through.example.com",
+            json!({"tls": [{"match": [{"sniHosts": ["through.example.com"]}], "route": to.clone()}]}),
+        ),
+        rule("edge-tcp", "*", json!({"tcp": [{"route": to}]})),
+    ]
+}

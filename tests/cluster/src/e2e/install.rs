@@ -105,7 +105,9 @@ pub(super) async fn chart(
         "--timeout",
         &wait,
     ];
-    helm(stage, &[&fixed[..], more].concat()).await.map(drop)
+    // By default the definitions outlive the chart, as Istio's do; here nothing is to be left over.
+    let all: &[&str] = if folder == "base" { &["--set", "base.keepCRDs=false"] } else { &[] };
+    helm(stage, &[&fixed[..], all, more].concat()).await.map(drop)
 }
 
 /// Installs the mesh.
