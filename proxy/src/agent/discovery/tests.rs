@@ -1,10 +1,12 @@
 //! The store as pure state, and the whole loop against a discovery server over plaintext gRPC.
 
 use super::*;
+use crate::agent::materials::Materials;
 use crate::agent::state::AgentState;
 use crate::config::Snapshot;
 use crate::settings::{Environment, ProxyArgs, Settings};
 use crate::telemetry::{Build, Hub, Local};
+use crate::upstream::tls::TlsMaterials;
 use arc_swap::ArcSwap;
 use lateen_xds::client::{Interest, Session, Update};
 use lateen_xds::discovery::{DeltaDiscoveryResponse, Resource as WireResource};
@@ -12,6 +14,7 @@ use lateen_xds::envoy::cluster::Cluster;
 use lateen_xds::envoy::cluster::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig};
 use lateen_xds::envoy::core::config_source::ConfigSourceSpecifier;
 use lateen_xds::envoy::core::{Address, AggregatedConfigSource, ConfigSource, Node, SocketAddress};
+use lateen_xds::envoy::core::{DataSource, TransportSocket, data_source, transport_socket};
 use lateen_xds::envoy::core::{address, socket_address::PortSpecifier};
 use lateen_xds::envoy::endpoint::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints};
 use lateen_xds::envoy::endpoint::{Endpoint, lb_endpoint::HostIdentifier};
@@ -22,8 +25,12 @@ use lateen_xds::pb::envoy::extensions::filters::http::router::v3::Router;
 use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use lateen_xds::pb::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use lateen_xds::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
+use lateen_xds::pb::envoy::extensions::transport_sockets::tls::v3::{
+    CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret, TlsCertificate, secret,
+};
 use lateen_xds::pb::google::protobuf::Any;
 use lateen_xds::{any, type_url};
+use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -218,6 +225,84 @@ fn http_listener(name: &str, routes: &str) -> Any {
         filter_chains: vec![FilterChain { filters: vec![filter], ..FilterChain::default() }],
         ..Listener::default()
     })
+}
+
+fn tls_listener(name: &str, secret: &str) -> Any {
+    let from = SdsSecretConfig { name: secret.to_owned(), sds_config: None };
+    let context = DownstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_certificate_sds_secret_configs: vec![from],
+            ..CommonTlsContext::default()
+        }),
+        ..DownstreamTlsContext::default()
+    };
+    let mut listener = Listener::decode(tcp_listener(name, "a").value.as_slice()).unwrap();
+    listener.filter_chains[0].transport_socket = Some(TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(transport_socket::ConfigType::TypedConfig(any::pack(&context))),
+    });
+    any::pack(&listener)
+}
+
+fn tls_secret(name: &str, chain: &str, key: &str) -> Any {
+    let inline = |text: &str| {
+        let specifier = Some(data_source::Specifier::InlineBytes(text.as_bytes().to_vec()));
+        Some(DataSource { specifier, ..DataSource::default() })
+    };
+    any::pack(&Secret {
+        name: name.to_owned(),
+        r#type: Some(secret::Type::TlsCertificate(TlsCertificate {
+            certificate_chain: inline(chain),
+            private_key: inline(key),
+            ..TlsCertificate::default()
+        })),
+    })
+}
+
+/// A certificate and its key, in PEM.
+fn key_pair(name: &str) -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+#[test]
+fn a_listener_waits_for_its_secrets_and_a_broken_one_changes_nothing() {
+    const NAME: &str = "kubernetes://shop";
+    let mut store = Store::default();
+    store.apply(&update(type_url::CLUSTER, &[("a", static_cluster("a"))], &[]));
+    store.apply(&update(type_url::LISTENER, &[("l", tls_listener("l", NAME))], &[]));
+    assert!(store.snapshot().listeners.is_empty() && !store.is_whole());
+    assert_eq!(store.needed_secrets(), [NAME.into()].into());
+    // That there is none is an answer: chains with other secrets must not wait for ever.
+    store.apply(&update(type_url::SECRET, &[], &[NAME]));
+    assert!(store.is_whole());
+    assert!(store.snapshot().listeners.contains_key("l") && store.snapshot().secrets.is_empty());
+
+    let materials = Materials::default();
+    let leaf = |materials: &Materials| {
+        materials.certificate(NAME).map(|key| key.cert[0].as_ref().to_vec())
+    };
+    let ((chain, key), (other_chain, other_key)) = (key_pair("a.test"), key_pair("b.test"));
+    let mut put = |chain: &str, key: &str| {
+        let rejected =
+            store.apply(&update(type_url::SECRET, &[(NAME, tls_secret(NAME, chain, key))], &[]));
+        materials.set_secrets(&store.snapshot().secrets);
+        (rejected, leaf(&materials), materials.generation())
+    };
+    let (_, first, generation) = put(&chain, &key);
+    assert!(first.is_some() && generation == 1);
+    assert_eq!(put(&chain, &key).2, generation, "equal secrets are the same");
+    for (chain, key) in [(&*other_chain, "junk"), ("junk", &*other_key), (&*other_chain, &*key)] {
+        let (rejected, kept, _) = put(chain, key);
+        assert_eq!((rejected.len(), &kept), (1, &first), "{rejected:?}");
+        assert!(!rejected[0].reason.contains("BEGIN"), "{rejected:?}");
+    }
+    let (rejected, second, _) = put(&other_chain, &other_key);
+    assert!(rejected.is_empty() && second.is_some() && second != first);
+
+    store.apply(&update(type_url::LISTENER, &[], &["l"]));
+    assert!(store.snapshot().secrets.is_empty(), "nobody needs it any more");
 }
 
 #[test]
