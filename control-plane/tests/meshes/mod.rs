@@ -299,11 +299,11 @@ pub(crate) fn gateway(http: u16, tls: u16, tcp: u16) -> Vec<Value> {
             "shop.example.com",
             json!({"http": [{"directResponse": {"status": 418}}]}),
         ),
-        rule("edge-mesh", "mesh.example.com", json!({"http": [{"route": to.clone()}]})),
+        rule("edge-mesh", "mesh.example.com", json!({"http": [{"route": to}]})),
         rule(
             "edge-through",
             "through.example.com",
-            json!({"tls": [{"match": [{"sniHosts": ["through.example.com"]}], "route": to.clone()}]}),
+            json!({"tls": [{"match": [{"sniHosts": ["through.example.com"]}], "route": to}]}),
         ),
         rule("edge-tcp", "*", json!({"tcp": [{"route": to}]})),
     ]
