@@ -187,6 +187,15 @@ impl Cluster {
         Err(ClusterError::Command { command: words.join(" "), status: output.status, text })
     }
 
+    /// What containerd of node 1 has counted, in Prometheus' text.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn container_metrics(&self) -> Result<String, ClusterError> {
+        let url = format!("http://{}/v1/metrics", documents::METRICS);
+        self.output(1, &["busybox", "wget", "-qO-", &url]).await
+    }
+
     /// Imports image archives on every node.
     ///
     /// # Errors

@@ -125,6 +125,7 @@ async fn look(stage: &Stage, report: &mut Report) -> anyhow::Result<()> {
     );
     if stage.is_own() {
         claim!("api-server", "the API server restarts under load", endurance::api_server(stage));
+        claim!("network-time", "network plugins are quick", speed::network(stage));
     }
     claim!("start", "injection adds little to the start of a pod", speed::start(stage, &bare));
     claim!("webhook-time", "the API server waits little for the webhook", speed::webhook(stage));

@@ -138,7 +138,8 @@ async fn two_clusters_side_by_side_leave_nothing() {
     // Killed, not ended: the kernel ends all; what is left then is removed by hand.
     let folder = one.folder().to_owned();
     let holder = std::fs::read_to_string(folder.join("holder")).unwrap();
-    let killed = std::process::Command::new("kill").args(["-KILL", holder.trim()]).status();
+    let pid = holder.split(' ').next().unwrap();
+    let killed = std::process::Command::new("kill").args(["-KILL", pid]).status();
     assert!(killed.unwrap().success());
     one.down().await.unwrap();
     assert_eq!(left(&names[0], &folder), Vec::<String>::new());

@@ -10,6 +10,8 @@ use super::Plan;
 pub(super) const PAUSE: &str = "lateen.test/pause:1";
 /// Where containerd listens.
 pub(super) const CONTAINERD: &str = "/run/containerd/containerd.sock";
+/// Where containerd tells what it has counted.
+pub(crate) const METRICS: &str = "127.0.0.1:1338";
 /// Where the network configuration is.
 pub(super) const NETWORKS: &str = "/etc/cni/net.d";
 /// Where network plugins are.
@@ -34,6 +36,8 @@ state = "/run/containerd"
 oom_score = 0
 [grpc]
 address = "{CONTAINERD}"
+[metrics]
+address = "{METRICS}"
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{PAUSE}"
 restrict_oom_score_adj = {restrict}

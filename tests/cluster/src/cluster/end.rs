@@ -16,16 +16,33 @@ const HOLDER: &str = "holder";
 const GONE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-pub(super) fn write_holder(folder: &Path, pid: &str) -> Result<(), ClusterError> {
+/// Keeps the holder's process id, and when it began: process ids are used again.
+pub(super) fn write_holder(folder: &Path, pid: i32) -> Result<(), ClusterError> {
     let file = folder.join(HOLDER);
-    fs::write(&file, pid).map_err(ClusterError::file(&file))
+    let gone = || ClusterError::Other("the holder of the cluster ended at once".to_owned());
+    let start = started(pid).ok_or_else(gone)?;
+    fs::write(&file, format!("{pid} {start}\n")).map_err(ClusterError::file(&file))
 }
 
 /// The holder's process id, when it runs.
 pub(super) fn holder(folder: &Path) -> Option<i32> {
-    let pid: i32 = fs::read_to_string(folder.join(HOLDER)).ok()?.trim().parse().ok()?;
-    // Process ids are used again.
-    is(pid, &["hold", folder.to_str()?]).then_some(pid)
+    let text = fs::read_to_string(folder.join(HOLDER)).ok()?;
+    let (pid, start) = text.trim().split_once(' ')?;
+    let pid = pid.parse().ok()?;
+    (started(pid)?.to_string() == start).then_some(pid)
+}
+
+/// When a process began, in ticks since the machine did; `None` when it has ended.
+fn started(pid: i32) -> Option<u64> {
+    start_of(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// From a line of `/proc/PID/stat`.
+fn start_of(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split(' ');
+    let state = fields.next()?;
+    fields.nth(18)?.parse().ok().filter(|_| !matches!(state, "Z" | "X"))
 }
 
 /// The process id of a node, when it runs.
@@ -77,4 +94,17 @@ pub(super) async fn down(folder: &Path, plan: &Plan) -> Result<(), ClusterError>
         drop(fs::remove_dir(clusters));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{start_of, started};
+
+    #[test]
+    fn the_start_of_a_process_is_the_22nd_field() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 10";
+        assert_eq!(start_of(stat), Some(4711));
+        assert_eq!(start_of(&stat.replace(" S ", " Z ")), None);
+        assert!(started(i32::try_from(std::process::id()).unwrap()).is_some());
+    }
 }

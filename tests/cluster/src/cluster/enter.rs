@@ -24,12 +24,10 @@ pub(super) fn start(folder: &Path, listener: TcpListener) -> Result<(), ClusterE
         |source| ClusterError::Start { program: "lateen-cluster enter".to_owned(), source };
     let output =
         command.stdout(Stdio::piped()).stderr(Stdio::inherit()).output().map_err(failed)?;
-    let pid = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if !output.status.success() || pid.is_empty() {
-        let text = "the namespaces of the cluster cannot be made; see above";
-        return Err(ClusterError::Other(text.to_owned()));
-    }
-    end::write_holder(folder, &pid)
+    let pid = String::from_utf8_lossy(&output.stdout).trim().parse().ok();
+    let none =
+        || ClusterError::Other("the cluster's namespaces cannot be made; see above".to_owned());
+    end::write_holder(folder, pid.filter(|_| output.status.success()).ok_or_else(none)?)
 }
 
 /// The verb: makes namespaces, starts the holder in them, prints its process id.

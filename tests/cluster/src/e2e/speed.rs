@@ -69,6 +69,18 @@ pub(super) async fn webhook(stage: &Stage) -> anyhow::Result<(bool, String)> {
     Ok((p50 <= 0.025 && p99 <= 0.5, text))
 }
 
+/// The time of the whole chain of network plugins, for all pods so far, as containerd counts it.
+pub(super) async fn network(stage: &Stage) -> anyhow::Result<(bool, String)> {
+    let text = stage.own()?.container_metrics().await?;
+    let metric = "containerd_cri_network_plugin_operations_duration_seconds";
+    let buckets = buckets(&text, &format!("{metric}_bucket"), "\"setup_pod\"");
+    let all = buckets.values().copied().fold(0.0, f64::max);
+    let p50 = quantile(&buckets, 0.5).context("containerd has counted no pod")?;
+    let p99 = quantile(&buckets, 0.99).context("containerd has counted no pod")?;
+    let text = format!("of {all} pods half took at most {p50} s, 99 % at most {p99} s");
+    Ok((p50 <= 0.5, text))
+}
+
 /// Sums of a histogram's buckets by their upper bound in microseconds, over all series that name
 /// `name`.
 fn buckets(text: &str, metric: &str, name: &str) -> BTreeMap<u64, f64> {
