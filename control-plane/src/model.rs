@@ -269,10 +269,14 @@ impl Mesh for Model {
 
     fn edge(&self, view: &ProxyView) -> Edge {
         let labels = self.labels(view);
+        // A proxy says itself which pod it is of; the account that is proved must be that of the pod.
+        let pod = self.pod(view).filter(|_| view.proven);
+        let own =
+            pod.is_some_and(|pod| Some(pod.service_account()) == view.service_account.as_deref());
         Edge {
             target_ports: self.target_ports(view, labels),
             policies: self.policies(&view.namespace, labels),
-            ..self.gateways.edge(&view.namespace, labels, view.proven)
+            ..self.gateways.edge(&view.namespace, labels, own)
         }
     }
 

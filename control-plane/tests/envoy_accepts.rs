@@ -223,7 +223,18 @@ async fn a_stock_envoy_carries_gateways() {
         let asked = tokio::task::spawn_blocking(move || get_from(host, http, "/a?b=c")).await;
         asked.unwrap().unwrap()
     };
-    let redirected = answer("secure.example.com").await;
+    let denied = answer("shop.example.com").await;
+    assert!(denied.starts_with("HTTP/1.1 403"), "its namespace has policies: {denied}");
+    let items = objects["items"].as_array_mut().unwrap();
+    items.retain(|it| it["kind"] != "AuthorizationPolicy");
+    stage.put(&objects);
+    let begun = Instant::now();
+    let mut redirected = denied;
+    while redirected.starts_with("HTTP/1.1 403") {
+        assert!(begun.elapsed() < PATIENCE, "{redirected}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        redirected = answer("secure.example.com").await;
+    }
     assert!(redirected.starts_with("HTTP/1.1 301"), "{redirected}");
     assert!(redirected.contains("location: https://secure.example.com/a?b=c"), "{redirected}");
     let answered = answer("shop.example.com").await;

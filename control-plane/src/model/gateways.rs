@@ -43,9 +43,9 @@ impl Gateways {
         Self { gateways, rules, secrets }
     }
 
-    /// What a workload of these labels carries. Secrets are given to proven callers only, and only
-    /// those of their own namespace.
-    pub(super) fn edge(&self, namespace: &str, labels: &Labels, proven: bool) -> Edge {
+    /// What a workload of these labels carries. Secrets are given where it is sure whose they are
+    /// given to (`sure`), and only those of its own namespace.
+    pub(super) fn edge(&self, namespace: &str, labels: &Labels, sure: bool) -> Edge {
         let selected = self.gateways.iter().filter(|it| selects(&it.spec.selector, labels));
         let gateways: Vec<_> = selected.cloned().collect();
         let own: BTreeSet<(&str, &str)> =
@@ -57,7 +57,7 @@ impl Gateways {
         let mut virtual_services = self.rules.for_namespace(namespace);
         virtual_services.retain(|rule| carries(rule));
         let wanted = gateway_secrets(gateways.iter().map(|it| &it.spec));
-        let secrets = wanted.into_iter().filter(|_| proven).filter_map(|name| {
+        let secrets = wanted.into_iter().filter(|_| sure).filter_map(|name| {
             let key = (namespace.to_owned(), name);
             let secret = Arc::clone(self.secrets.get(&key)?);
             Some((key.1, secret))

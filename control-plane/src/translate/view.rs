@@ -125,7 +125,8 @@ impl ProxyView {
     pub fn owned_by(self, account: &ServiceAccount) -> Result<Self, NodeError> {
         let claimed_name = self.service_account.as_deref().unwrap_or(&account.name);
         if self.namespace == account.namespace && claimed_name == account.name {
-            return Ok(Self { proven: true, ..self });
+            let service_account = Some(account.name.clone());
+            return Ok(Self { proven: true, service_account, ..self });
         }
         Err(NodeError::NotOwner {
             claimed: format!("{}/{claimed_name}", self.namespace),

@@ -33,6 +33,16 @@ spec:
   ports:
     - {name: http2, port: 80, targetPort: 8080}
     - {name: https, port: 443, targetPort: 8443}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: ingress-1, namespace: front, labels: {istio: ingress}}
+spec: {serviceAccountName: ingress, containers: [{name: istio-proxy}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-1, namespace: front, labels: {app: web}}
+spec: {serviceAccountName: web, containers: [{name: web}]}
 ";
 
 /// A Gateway for the ingress, in `shop`, with the servers given as YAML.
@@ -69,6 +79,7 @@ fn ingress(proven: bool) -> ProxyView {
         namespace: "front".to_owned(),
         name: "ingress-1".to_owned(),
         labels: [("istio".to_owned(), "ingress".to_owned())].into(),
+        service_account: Some("ingress".to_owned()),
         addresses: vec!["10.0.0.9".parse().unwrap()],
         ..ProxyView::default()
     }
@@ -367,9 +378,15 @@ fn secrets_go_to_proven_gateways_of_their_namespace_that_name_them() {
     assert!(made_for(&model, &ingress(false)).secrets.is_empty(), "who it is has not been proved");
     let elsewhere = ProxyView { namespace: "bank".to_owned(), ..ingress(true) };
     assert!(made_for(&model, &elsewhere).secrets.is_empty());
-    let unlabelled = ProxyView { labels: BTreeMap::new(), ..ingress(true) };
-    let nothing = made_for(&model, &unlabelled);
-    assert!(nothing.secrets.is_empty() && nothing.listeners.is_empty());
+    let account = |name: &str| Some(name.to_owned());
+    let other = ProxyView { service_account: account("web"), ..ingress(true) };
+    assert!(made_for(&model, &other).secrets.is_empty(), "another's pod");
+    let unknown = ProxyView { name: "ingress-9".to_owned(), ..ingress(true) };
+    assert!(made_for(&model, &unknown).secrets.is_empty(), "nobody knows this pod");
+    let web =
+        ProxyView { name: "web-1".to_owned(), service_account: account("web"), ..ingress(true) };
+    let nothing = made_for(&model, &web);
+    assert!(nothing.secrets.is_empty() && nothing.listeners.is_empty(), "labels are the pod's");
     let shown = format!("{:?}", model.edge(&ingress(true)));
     assert!(!shown.contains("KEY"), "{shown}");
 }
