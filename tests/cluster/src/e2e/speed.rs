@@ -73,7 +73,7 @@ pub(super) async fn webhook(stage: &Stage) -> anyhow::Result<(bool, String)> {
 pub(super) async fn network(stage: &Stage) -> anyhow::Result<(bool, String)> {
     let text = stage.own()?.container_metrics().await?;
     let metric = "containerd_cri_network_plugin_operations_duration_seconds";
-    let buckets = buckets(&text, &format!("{metric}_bucket"), "\"setup_pod\"");
+    let buckets = buckets(&text, metric, "\"set_up_pod\"");
     let all = buckets.values().copied().fold(0.0, f64::max);
     let p50 = quantile(&buckets, 0.5).context("containerd has counted no pod")?;
     let p99 = quantile(&buckets, 0.99).context("containerd has counted no pod")?;
