@@ -64,7 +64,7 @@ async fn who_is_not_believed_is_told_why() {
 
     for (node, code) in [
         ("sidecar~10.0.0.9~cart-1.bank~bank.svc.cluster.local", Code::PermissionDenied),
-        ("router~10.0.0.9~cart-1.shop~shop.svc.cluster.local", Code::InvalidArgument),
+        ("waypoint~10.0.0.9~cart-1.shop~shop.svc.cluster.local", Code::InvalidArgument),
         ("nonsense", Code::InvalidArgument),
     ] {
         let stream = Proxy::open(channel.clone(), Some(&good), node, CLUSTER).await;
