@@ -127,7 +127,7 @@ async fn look(stage: &Stage, report: &mut Report) -> anyhow::Result<()> {
         claim!("api-server", "the API server restarts under load", endurance::api_server(stage));
         claim!("network-time", "network plugins are quick", speed::network(stage));
     }
-    claim!("start", "injection adds little to the start of a pod", speed::start(stage, &bare));
+    say(&speed::start(stage, &bare).await?);
     claim!("webhook-time", "the API server waits little for the webhook", speed::webhook(stage));
     claim!("memory", "components are small", speed::memory(stage));
     claim!("upgrade", "a second upgrade changes nothing", install::upgrade(stage));

@@ -11,10 +11,9 @@ use super::stage::{BOOKINFO, SYSTEM, Stage};
 /// Pods that are started for each median.
 const STARTS: usize = 7;
 const IMAGE: &str = "--image=example.test/client:1";
-/// Longest time that injection may add. It is the kubelet's: two containers more, one after the
-/// other, each of which it sees start or end only when it looks, once a second, and a startup probe
-/// that it asks once a second too.
-const ADDED: Duration = Duration::from_secs(4);
+/// What injection is promised to add at most. It is measured and told, and is no claim: a busy
+/// machine must not decide whether the proof holds.
+const PROMISED: Duration = Duration::from_millis(300);
 
 /// Times from `kubectl run` to Ready without a mesh.
 pub(super) async fn bare(stage: &Stage) -> anyhow::Result<Vec<Duration>> {
@@ -44,17 +43,19 @@ fn median(times: &[Duration]) -> Duration {
 }
 
 /// What injection adds to the start of a pod.
-pub(super) async fn start(stage: &Stage, bare: &[Duration]) -> anyhow::Result<(bool, String)> {
+pub(super) async fn start(stage: &Stage, bare: &[Duration]) -> anyhow::Result<String> {
     let meshed = starts(stage, BOOKINFO).await?;
     let (with, without) = (median(&meshed), median(bare));
     let added = with.saturating_sub(without);
-    let text = format!(
-        "p50 {} ms with, {} ms without a sidecar: {} ms more",
+    let verdict = if added <= PROMISED { "kept" } else { "NOT MET" };
+    Ok(format!(
+        "  start of a pod: p50 {} ms with, {} ms without a sidecar: {} ms more; the promise of {} ms \
+         is {verdict}",
         with.as_millis(),
         without.as_millis(),
-        added.as_millis()
-    );
-    Ok((added <= ADDED, text))
+        added.as_millis(),
+        PROMISED.as_millis()
+    ))
 }
 
 /// The webhook's latency as the API server counts it.
