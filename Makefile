@@ -37,8 +37,8 @@ test-mesh: build ## The demo, rules, endings, Istio's bookinfo and wrong input, 
 	LATEEN_BIN=$(RELEASE) cargo test --locked -p lateen-cli --test mesh -- --ignored --test-threads=1 $(WITHOUT:%=--skip %)
 
 .PHONY: build
-build: machine ## Build what ships, in release mode
-	@cargo build --release --locked --bins -p lateen-cli -p lateen-control-plane -p lateen-proxy -p lateen-interception -p lateen-cni -p lateen-lab
+build: machine ## Build all programs in release mode, linked statically as they are in images
+	@cargo xtask programs --profile release >/dev/null
 
 .PHONY: cluster-up
 cluster-up: ## Bring up a real Kubernetes on this machine, named NAME (dev); needs root (ARGS='--nodes 2')
@@ -86,5 +86,5 @@ golden: ## Rewrite the golden files; look at the difference before you commit it
 
 .PHONY: bench
 bench: machine ## Measure the promises of SPECIFICATION.md, as shipped (Envoy is taken from PyPI as the peer)
-	@cargo build --profile dist --locked --bins -p lateen-control-plane -p lateen-proxy -p lateen-interception -p lateen-cni -p lateen-lab
+	@cargo xtask programs --profile dist >/dev/null
 	@LATEEN_ENVOY="$$(./tests/envoy.sh)" cargo run --release --locked -p lateen-bench -- --bin $(CARGO_TARGET_DIR)/dist $(ARGS)

@@ -1,6 +1,6 @@
 //! `cargo xtask`: chores of the repository. `cargo xtask tidy` checks the rules of the house
-//! that neither the compiler nor clippy knows; `cargo xtask images` makes container images,
-//! `cargo xtask crds` the resource definitions of the chart.
+//! that neither the compiler nor clippy knows; `cargo xtask programs` builds what ships,
+//! `cargo xtask images` container images of it, `cargo xtask crds` the resource definitions of the chart.
 
 mod arrows;
 mod budgets;
@@ -21,6 +21,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let root = root.canonicalize().context("the checkout this was built in is not there")?;
     match Cli::parse().command {
         Command::Tidy => tidy::run(&root),
+        Command::Programs(args) => {
+            println!("{}", args.statics(&root).install()?.display());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Images(args) => make_images(args, &root),
         Command::Crds => {
             println!("{} definitions written", crds::write(&root)?);

@@ -19,18 +19,35 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Check crate arrows, module docs, names, and the budgets of files and functions.
     Tidy,
+    /// Build all programs, linked statically, and put them into cargo's target folder.
+    Programs(ProgramsArgs),
     /// Build static programs and write OCI archives of them, one an image.
     Images(ImagesArgs),
     /// Write the resource definitions of charts/base from the tables in xtask/crds.
     Crds,
 }
 
-/// How images are built.
+/// How programs are built.
 #[derive(Debug, Args)]
-pub(crate) struct ImagesArgs {
+pub(crate) struct ProgramsArgs {
     /// Cargo profile of the programs: dist is what ships, release and dev build faster.
     #[arg(long, default_value = "dist")]
     profile: String,
+    /// Cargo's target folder; static programs are built below it.
+    #[arg(long, env = "CARGO_TARGET_DIR", default_value = "target")]
+    target: PathBuf,
+    /// Cargo's home, whose path is kept out of the programs.
+    #[arg(long, env = "CARGO_HOME")]
+    cargo_home: Option<PathBuf>,
+    #[arg(long, env = "HOME", default_value = "/root", hide = true)]
+    home: PathBuf,
+}
+
+/// How images are built.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    #[command(flatten)]
+    programs: ProgramsArgs,
     /// Folder of the archives; `images` in cargo's target folder where it is not given.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -43,24 +60,27 @@ pub(crate) struct ImagesArgs {
     /// Age of all files in the images, in seconds since 1970.
     #[arg(long, env = "SOURCE_DATE_EPOCH", default_value_t = 0)]
     epoch: u64,
-    /// Cargo's target folder; static programs are built below it.
-    #[arg(long, env = "CARGO_TARGET_DIR", default_value = "target")]
-    target: PathBuf,
-    /// Cargo's home, whose path is kept out of the programs.
-    #[arg(long, env = "CARGO_HOME")]
-    cargo_home: Option<PathBuf>,
-    #[arg(long, env = "HOME", default_value = "/root", hide = true)]
-    home: PathBuf,
+}
+
+impl ProgramsArgs {
+    /// The build, with paths from the checkout `root` where they are not absolute.
+    pub(crate) fn statics(self, root: &Path) -> Statics {
+        Statics {
+            root: root.to_owned(),
+            target: root.join(self.target),
+            cargo_home: self.cargo_home.unwrap_or_else(|| self.home.join(".cargo")),
+            profile: self.profile,
+        }
+    }
 }
 
 impl ImagesArgs {
     /// The request, with paths from the checkout `root` where they are not absolute.
     pub(crate) fn request(self, root: &Path) -> Request {
-        let cargo_home = self.cargo_home.unwrap_or_else(|| self.home.join(".cargo"));
-        let target = root.join(self.target);
+        let statics = self.programs.statics(root);
         Request {
-            out: self.out.map_or_else(|| target.join("images"), |out| root.join(out)),
-            statics: Statics { root: root.to_owned(), target, cargo_home, profile: self.profile },
+            out: self.out.map_or_else(|| statics.target.join("images"), |out| root.join(out)),
+            statics,
             hub: self.hub,
             tag: self.tag,
             epoch: self.epoch,

@@ -2,6 +2,7 @@
 //! of the builder's paths in them. It does not know what they are for.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -32,12 +33,39 @@ pub enum StaticsError {
          Debian's libc6-dev, Fedora's glibc-static"
     )]
     Build(ExitStatus),
+    /// Built, but not put in place.
+    #[error("programs cannot be put into {}: {error}", .folder.display())]
+    Place {
+        /// Where they belong.
+        folder: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
 }
 
 /// Packages that have programs. They are always built together: what cargo makes of a dependency
 /// hangs on who asks for it, and a program must not differ with what is built beside it.
-const PACKAGES: [&str; 5] =
-    ["lateen-control-plane", "lateen-proxy", "lateen-interception", "lateen-cni", "lateen-lab"];
+const PACKAGES: [&str; 6] = [
+    "lateen-cli",
+    "lateen-control-plane",
+    "lateen-proxy",
+    "lateen-interception",
+    "lateen-cni",
+    "lateen-lab",
+];
+
+/// All programs: those of images, the command line, and those of the lab.
+pub const PROGRAMS: [&str; 9] = [
+    "lateen",
+    "lateend",
+    "lateen-proxy",
+    "lateen-init",
+    "lateen-cni",
+    "lateen-cni-node",
+    "lateen-echo",
+    "lateen-lab-bridge",
+    "lateen-lab-launch",
+];
 
 impl Statics {
     /// Builds `programs` and says in which folder they are.
@@ -49,8 +77,32 @@ impl Statics {
         if !status.success() {
             return Err(StaticsError::Build(status));
         }
-        let folder = if self.profile == "dev" { "debug" } else { &self.profile };
-        Ok(self.target_folder().join(triple()).join(folder))
+        Ok(self.target_folder().join(triple()).join(self.folder()))
+    }
+
+    /// Builds all programs and puts them where cargo puts those of an ordinary build, `release` in
+    /// the target folder for the profile `release`. Says in which folder that is.
+    ///
+    /// # Errors
+    /// When cargo fails or the programs cannot be put there.
+    pub fn install(&self) -> Result<PathBuf, StaticsError> {
+        let built = self.build(&PROGRAMS)?;
+        let folder = self.target.join(self.folder());
+        let place = |error| StaticsError::Place { folder: folder.clone(), error };
+        fs::create_dir_all(&folder).map_err(place)?;
+        for program in PROGRAMS {
+            // Under another name first: nobody sees a part of it, and what runs goes on.
+            let (new, to) = (folder.join(format!(".{program}.new")), folder.join(program));
+            fs::copy(built.join(program), &new)
+                .and_then(|_| fs::rename(&new, &to))
+                .map_err(place)?;
+        }
+        Ok(folder)
+    }
+
+    /// What cargo calls the folder of the profile.
+    fn folder(&self) -> &str {
+        if self.profile == "dev" { "debug" } else { &self.profile }
     }
 
     fn target_folder(&self) -> PathBuf {
@@ -77,14 +129,11 @@ impl Statics {
         command
     }
 
-    /// Paths of the builder, and what stands for them in messages of the programs.
-    fn renamed(&self) -> [(PathBuf, &'static str); 3] {
-        // The last that fits wins: the target folder may lie in the checkout.
-        [
-            (self.root.clone(), "/lateen"),
-            (self.cargo_home.clone(), "/cargo"),
-            (self.target_folder(), "/target"),
-        ]
+    /// Paths of the builder, and what stands for them in messages of the programs. The checkout is
+    /// not among them: cargo names our own files from its root, and a flag that names it would make
+    /// every other checkout build all dependencies again.
+    fn renamed(&self) -> [(PathBuf, &'static str); 2] {
+        [(self.cargo_home.clone(), "/cargo"), (self.target_folder(), "/target")]
     }
 
     fn rust_flags(&self) -> OsString {
@@ -121,7 +170,7 @@ mod tests {
     use std::path::PathBuf;
 
     #[test]
-    fn paths_of_the_builder_are_renamed_the_inner_ones_last() {
+    fn paths_of_the_builder_are_renamed() {
         let statics = Statics {
             root: PathBuf::from("/home/me/lateen"),
             target: PathBuf::from("/home/me/lateen/target"),
@@ -132,7 +181,6 @@ mod tests {
         let flags: Vec<_> = flags.split('\x1f').collect();
         let wanted = [
             "-Ctarget-feature=+crt-static",
-            "--remap-path-prefix=/home/me/lateen=/lateen",
             "--remap-path-prefix=/home/me/.cargo=/cargo",
             "--remap-path-prefix=/home/me/lateen/target/static=/target",
         ];
