@@ -29,6 +29,8 @@ test: machine tidy ## Every test: units, packets in network namespaces, Envoy as
 	LATEEN_ENVOY="$$(./tests/envoy.sh)" cargo test --locked -p lateen-control-plane --test envoy_accepts -- --ignored
 	$(if $(WITHOUT),,cargo test --locked -p lateen-api --test conformance -- --ignored)
 	$(if $(WITHOUT),,cargo test --locked -p xtask --test crds -- --ignored)
+	$(if $(WITHOUT),,PYTHONPATH="$$(./tests/python.sh)" cargo test --locked -p lateen-cli --test conformance -- --ignored)
+	$(if $(WITHOUT),,cargo test --locked -p lateen-interception --test conformance -- --ignored)
 	@$(MAKE) --no-print-directory test-mesh
 	@$(if $(WITHOUT),echo "NOT RUN: the tests that read Istio's own files; name their folder in LATEEN_CONFORMANCE")
 

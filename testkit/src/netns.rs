@@ -29,7 +29,8 @@ pub fn inside(test: &str) -> bool {
         command.args(["--user", "--map-auto", "--map-root-user"]);
     }
     let binary = std::env::current_exe().expect("a test binary has a path");
-    command.arg("--").arg(binary).args(["--exact", test, "--nocapture", "--test-threads=1"]);
+    command.arg("--").arg(binary).args(["--exact", test, "--include-ignored"]);
+    command.args(["--nocapture", "--test-threads=1"]);
     let output = command.env(INSIDE, "1").output().unwrap_or_else(|e| {
         panic!("cannot run unshare: {e}; install util-linux");
     });
