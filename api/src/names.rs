@@ -64,6 +64,12 @@ pub mod annotation {
     pub const OVERRIDES: &str = "proxy.istio.io/overrides";
     /// Proxy configuration of one pod (YAML).
     pub const PROXY_CONFIG: &str = "proxy.istio.io/config";
+    /// Set by the kubelet on a pod that stands for one it runs from a file.
+    pub const MIRROR: &str = "kubernetes.io/config.mirror";
+    /// What the settings made of the pod, as a digest; one that no longer holds is a stale sidecar.
+    pub const DIGEST: &str = "inject.lateen.dev/digest";
+    /// Labels and annotations that injection added (JSON), so that it can be judged without them.
+    pub const ADDED: &str = "inject.lateen.dev/added";
     /// Comma list of injection templates.
     pub const INJECT_TEMPLATES: &str = "inject.istio.io/templates";
     /// `true` or `false`: whether the proxy is a native sidecar.

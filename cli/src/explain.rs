@@ -7,6 +7,7 @@ use lateen_api::meta::Labels;
 use lateen_api::security::MutualTlsMode;
 use serde_json::{Map, Value, json};
 
+use crate::check_inject;
 use crate::output::{Format, say_findings, unreadable};
 use crate::registry::From;
 
@@ -15,6 +16,8 @@ use crate::registry::From;
 pub(crate) enum Topic {
     /// The mode of mutual TLS of a workload's inbound traffic, and which policies decided
     Mtls(Workload),
+    /// Whether pods are injected, by which revision, why, and what that changes (check-inject)
+    Injection(Box<check_inject::Settings>),
 }
 
 /// A workload.
@@ -39,9 +42,10 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 /// Explains.
-pub(crate) fn run(topic: Topic) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(topic: Topic) -> anyhow::Result<ExitCode> {
     match topic {
         Topic::Mtls(workload) => mtls(&workload),
+        Topic::Injection(settings) => check_inject::run(&settings).await,
     }
 }
 

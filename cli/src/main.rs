@@ -1,11 +1,14 @@
 //! `lateen`: the command line.
 
+mod check_inject;
+mod cluster;
 mod demo;
 mod explain;
 mod inject;
 mod lab;
 mod output;
 mod registry;
+mod surroundings;
 mod validate;
 
 use std::process::ExitCode;
@@ -29,6 +32,8 @@ enum Command {
     /// Run a mesh on this machine: pods of plain Kubernetes YAML, without Kubernetes
     #[command(subcommand)]
     Lab(lab::Command),
+    /// Whether pods are injected, by which revision, why, and what that changes
+    CheckInject(Box<check_inject::Settings>),
     /// Why the mesh does what it does
     #[command(subcommand)]
     Explain(explain::Topic),
@@ -53,7 +58,8 @@ async fn main() -> ExitCode {
         Command::Demo(settings) => demo::run(settings).await,
         Command::Registry(settings) => registry::run(&settings),
         Command::Lab(command) => lab::run(command).await,
-        Command::Explain(topic) => explain::run(topic),
+        Command::CheckInject(settings) => check_inject::run(&settings).await,
+        Command::Explain(topic) => explain::run(topic).await,
         Command::Inject(settings) => inject::run(&settings),
         Command::Validate(settings) => validate::run(&settings),
     };

@@ -165,6 +165,8 @@ mod tests {
             resource: "pods",
             namespace_labels: &namespace,
             object_labels: &pod,
+            namespace: "shop",
+            object: &Value::Null,
         };
         let mut fired = Vec::new();
         for (letter, revision) in [("D", "default"), ("C", "canary")] {

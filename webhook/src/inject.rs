@@ -116,6 +116,14 @@ impl InjectError {
     }
 }
 
+/// The pod that its owner wrote: without an earlier injection.
+#[must_use]
+pub fn original(pod: &Value) -> Value {
+    let mut original = pod.clone();
+    previous::strip(&mut original, &mut Vec::new());
+    original
+}
+
 /// Decides about a pod and injects it.
 ///
 /// # Errors

@@ -7,7 +7,10 @@
 //! client is pure. Must not know how settings are read or who watches the cluster.
 
 pub mod admission;
+pub mod changes;
 pub mod client;
+pub mod conditions;
+pub mod explain;
 pub mod fallback;
 pub mod hooks;
 pub mod inject;

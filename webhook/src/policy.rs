@@ -1,8 +1,8 @@
 //! Whether a pod that reached the webhook gets a sidecar, and why.
 //!
-//! The order of rules is Istio's: host network and system namespaces never, then what the pod
-//! says, then the never and always selectors, then the policy of the mesh. Pure; every outcome
-//! has a stable reason code, the same in log, warning and metric.
+//! The order of rules is Istio's: mirror pods, host network and system namespaces never, then what the
+//! pod says, then the never and always selectors, then the policy of the mesh. Pure; every outcome has
+//! a stable reason code, the same in log, warning, event, metric and command line.
 
 use std::fmt;
 
@@ -10,6 +10,7 @@ use lateen_api::names::cluster::IGNORED_NAMESPACES;
 use lateen_api::names::label;
 use serde_json::Value;
 
+use crate::conditions::is_mirror;
 use crate::inject::AdmissionContext;
 use crate::selectors::{Labels, matches};
 use crate::settings::InjectionSettings;
@@ -27,6 +28,8 @@ pub enum Reason {
     InjectedNamespaceLabel,
     /// The mesh injects pods that say nothing.
     InjectedDefaultPolicy,
+    /// The pod stands for one that the kubelet runs from a file.
+    SkippedMirrorPod,
     /// The pod uses the node's network, which must not be redirected.
     SkippedHostNetwork,
     /// The namespace belongs to the cluster.
@@ -41,6 +44,12 @@ pub enum Reason {
     SkippedDefaultPolicy,
     /// The mesh's policy has no known value.
     SkippedUnknownPolicy,
+    /// No hook is for the pod: neither it nor its namespace asks for a sidecar.
+    SkippedNotSelected,
+    /// The namespace's label refuses sidecars.
+    SkippedNamespaceLabel,
+    /// The revision that namespace or pod names is nobody's.
+    SkippedUnknownRevision,
     /// An annotation of the pod has a value that cannot be honoured.
     DeniedAnnotation,
     /// The pod asks for a template that is unknown or unusable.
@@ -49,6 +58,8 @@ pub enum Reason {
     DeniedPod,
     /// The review is not one of a pod's creation.
     DeniedReview,
+    /// A webhook configuration, or the settings of a revision, cannot be read.
+    Unknown,
 }
 
 impl Reason {
@@ -61,6 +72,7 @@ impl Reason {
             Self::InjectedAlwaysSelector => "injected.always-selector",
             Self::InjectedNamespaceLabel => "injected.namespace-label",
             Self::InjectedDefaultPolicy => "injected.default-policy",
+            Self::SkippedMirrorPod => "skipped.mirror-pod",
             Self::SkippedHostNetwork => "skipped.host-network",
             Self::SkippedIgnoredNamespace => "skipped.ignored-namespace",
             Self::SkippedPodLabel => "skipped.pod-label",
@@ -68,11 +80,21 @@ impl Reason {
             Self::SkippedNeverSelector => "skipped.never-selector",
             Self::SkippedDefaultPolicy => "skipped.default-policy",
             Self::SkippedUnknownPolicy => "skipped.unknown-policy",
+            Self::SkippedNotSelected => "skipped.not-selected",
+            Self::SkippedNamespaceLabel => "skipped.namespace-label",
+            Self::SkippedUnknownRevision => "skipped.unknown-revision",
             Self::DeniedAnnotation => "denied.annotation",
             Self::DeniedTemplate => "denied.template",
             Self::DeniedPod => "denied.pod",
             Self::DeniedReview => "denied.review",
+            Self::Unknown => "unknown",
         }
+    }
+
+    /// Whether the pod is refused.
+    #[must_use]
+    pub fn denies(self) -> bool {
+        self.code().starts_with("denied.")
     }
 
     /// Whether the pod gets a sidecar.
@@ -81,10 +103,17 @@ impl Reason {
         self.code().starts_with("injected.")
     }
 
-    /// The reason in words, for the owner of a pod that gets no sidecar.
+    /// The reason in words, for the owner of the pod.
     #[must_use]
     pub fn explanation(self) -> &'static str {
         match self {
+            Self::SkippedMirrorPod => {
+                "the pod stands for one that the kubelet runs from a file (a static pod)"
+            }
+            Self::SkippedNotSelected => "neither the namespace nor the pod asks for a sidecar",
+            Self::SkippedNamespaceLabel => "label istio-injection of the namespace refuses it",
+            Self::SkippedUnknownRevision => "no control plane has the revision that is asked for",
+            Self::Unknown => "what decides about the pod cannot be read",
             Self::SkippedHostNetwork => {
                 "the pod uses the node's network (spec.hostNetwork), whose traffic must not be \
                  redirected"
@@ -101,11 +130,11 @@ impl Reason {
             | Self::DeniedTemplate
             | Self::DeniedPod
             | Self::DeniedReview => "the pod is denied",
-            Self::InjectedPodLabel
-            | Self::InjectedPodAnnotation
-            | Self::InjectedAlwaysSelector
-            | Self::InjectedNamespaceLabel
-            | Self::InjectedDefaultPolicy => "the pod gets a sidecar",
+            Self::InjectedPodLabel => "label sidecar.istio.io/inject of the pod is true",
+            Self::InjectedPodAnnotation => "annotation sidecar.istio.io/inject of the pod is true",
+            Self::InjectedAlwaysSelector => "a selector of alwaysInjectSelector matches the pod",
+            Self::InjectedNamespaceLabel => "a label of the namespace asks for sidecars",
+            Self::InjectedDefaultPolicy => "injection is on for pods that say nothing",
         }
     }
 }
@@ -139,6 +168,9 @@ fn reason(
     context: &AdmissionContext,
     warnings: &mut Vec<String>,
 ) -> Reason {
+    if is_mirror(pod) {
+        return Reason::SkippedMirrorPod;
+    }
     if pod["spec"]["hostNetwork"] == true {
         return Reason::SkippedHostNetwork;
     }

@@ -2,11 +2,14 @@
 //!
 //! The API server's side of registration: rules, namespace selector and object selector, as
 //! `admissionregistration.k8s.io/v1` defines them. Pure; what is not evaluated here (match
-//! conditions) is refused, never ignored.
+//! conditions of others) is refused, never ignored.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+
+use crate::conditions;
+use crate::policy::Reason;
 
 /// Labels of a namespace or a pod.
 pub type Labels = BTreeMap<String, String>;
@@ -36,72 +39,103 @@ impl SelectorError {
 /// # Errors
 /// An unknown operator or a field of the wrong type.
 pub fn matches(selector: &Value, labels: &Labels) -> Result<bool, SelectorError> {
+    unmet(selector, labels).map(|unmet| unmet.is_none())
+}
+
+/// The first requirement of a label selector that `labels` do not meet, in words; `None` when they
+/// match.
+///
+/// # Errors
+/// As [`matches`]; of any requirement, also of one behind the first that is not met.
+pub fn unmet(selector: &Value, labels: &Labels) -> Result<Option<String>, SelectorError> {
     let object = match selector {
-        Value::Null => return Ok(true),
+        Value::Null => return Ok(None),
         Value::Object(object) => object,
         _ => return Err(SelectorError::new("selector", "expected a map")),
     };
-    let mut all = true;
+    let mut first = None;
     for (key, value) in object {
-        match key.as_str() {
-            "matchLabels" => all &= match_labels(value, labels)?,
-            "matchExpressions" => all &= match_expressions(value, labels)?,
+        let unmet = match key.as_str() {
+            "matchLabels" => match_labels(value, labels)?,
+            "matchExpressions" => match_expressions(value, labels)?,
             _ => return Err(SelectorError::new(key.as_str(), "unknown field of a label selector")),
-        }
+        };
+        first = first.or(unmet);
     }
-    Ok(all)
+    Ok(first)
 }
 
-fn match_labels(wanted: &Value, labels: &Labels) -> Result<bool, SelectorError> {
+fn match_labels(wanted: &Value, labels: &Labels) -> Result<Option<String>, SelectorError> {
     let wanted = match wanted {
-        Value::Null => return Ok(true),
+        Value::Null => return Ok(None),
         Value::Object(wanted) => wanted,
         _ => return Err(SelectorError::new("matchLabels", "expected a map")),
     };
-    let mut all = true;
+    let mut first = None;
     for (key, value) in wanted {
         let value = value
             .as_str()
             .ok_or_else(|| SelectorError::new(format!("matchLabels.{key}"), "expected a string"))?;
-        all &= labels.get(key).is_some_and(|label| label == value);
+        if labels.get(key).is_none_or(|label| label != value) {
+            first = first.or_else(|| Some(format!("{}, not {value}", present(key, labels))));
+        }
     }
-    Ok(all)
+    Ok(first)
 }
 
-fn match_expressions(expressions: &Value, labels: &Labels) -> Result<bool, SelectorError> {
+fn match_expressions(
+    expressions: &Value,
+    labels: &Labels,
+) -> Result<Option<String>, SelectorError> {
     let expressions = match expressions {
-        Value::Null => return Ok(true),
+        Value::Null => return Ok(None),
         Value::Array(expressions) => expressions,
         _ => return Err(SelectorError::new("matchExpressions", "expected a list")),
     };
-    let mut all = true;
+    let mut first = None;
     for (index, expression) in expressions.iter().enumerate() {
-        all &= match_expression(expression, labels)
+        let unmet = match_expression(expression, labels)
             .map_err(|error| error.below(&format!("matchExpressions[{index}]")))?;
+        first = first.or(unmet);
     }
-    Ok(all)
+    Ok(first)
 }
 
-fn match_expression(expression: &Value, labels: &Labels) -> Result<bool, SelectorError> {
+fn match_expression(expression: &Value, labels: &Labels) -> Result<Option<String>, SelectorError> {
     let key =
         expression["key"].as_str().ok_or_else(|| SelectorError::new("key", "expected a string"))?;
     let label = labels.get(key);
-    let values = || -> Result<bool, SelectorError> {
-        let values = expression["values"]
-            .as_array()
-            .filter(|values| !values.is_empty())
-            .ok_or_else(|| SelectorError::new("values", "expected a list that is not empty"))?;
-        Ok(label.is_some_and(|label| values.iter().any(|value| value == label.as_str())))
+    let values = || {
+        let values = expression["values"].as_array().filter(|values| !values.is_empty());
+        values.ok_or_else(|| SelectorError::new("values", "expected a list that is not empty"))
     };
-    match expression["operator"].as_str().unwrap_or_default() {
-        "In" => values(),
-        "NotIn" => values().map(|found| !found),
-        "Exists" => Ok(label.is_some()),
-        "DoesNotExist" => Ok(label.is_none()),
-        other => Err(SelectorError::new(
-            "operator",
-            format!("{other:?} is not In, NotIn, Exists or DoesNotExist"),
-        )),
+    let among = |values: &[Value]| {
+        label.is_some_and(|label| values.iter().any(|value| value == label.as_str()))
+    };
+    let (met, wanted) = match expression["operator"].as_str().unwrap_or_default() {
+        "In" => {
+            let values = values()?;
+            let names: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
+            (among(values), format!(", not {}", names.join(" or ")))
+        }
+        "NotIn" => (!among(values()?), String::new()),
+        "Exists" => (label.is_some(), String::new()),
+        "DoesNotExist" => (label.is_none(), String::new()),
+        other => {
+            return Err(SelectorError::new(
+                "operator",
+                format!("{other:?} is not In, NotIn, Exists or DoesNotExist"),
+            ));
+        }
+    };
+    Ok((!met).then(|| format!("{}{wanted}", present(key, labels))))
+}
+
+/// What labels say under a key.
+fn present(key: &str, labels: &Labels) -> String {
+    match labels.get(key) {
+        None => format!("{key} is not set"),
+        Some(value) => format!("{key} is {value:?}"),
     }
 }
 
@@ -120,6 +154,10 @@ pub struct AdmittedRequest<'a> {
     pub namespace_labels: &'a Labels,
     /// Labels of the object.
     pub object_labels: &'a Labels,
+    /// Namespace of the object.
+    pub namespace: &'a str,
+    /// The object.
+    pub object: &'a Value,
 }
 
 /// A hook that is to be called.
@@ -168,26 +206,76 @@ pub fn hooks_for(
     let mut fired = Vec::new();
     for (index, hook) in hooks.iter().enumerate() {
         let path = format!("webhooks[{index}]");
-        if fires(hook, request).map_err(|error| error.below(&path))? {
+        let verdict = verdict(hook, request).map_err(|error| error.below(&path))?;
+        if verdict == Verdict::Fires {
             fired.push(decode_hook(hook).map_err(|error| error.below(&path))?);
         }
     }
     Ok(fired)
 }
 
-fn fires(hook: &Value, request: &AdmittedRequest<'_>) -> Result<bool, SelectorError> {
-    if hook["matchConditions"].as_array().is_some_and(|conditions| !conditions.is_empty()) {
-        return Err(SelectorError::new(
-            "matchConditions",
-            "CEL conditions are not evaluated; remove them",
-        ));
-    }
+/// What a hook makes of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is called.
+    Fires,
+    /// Its rules are about other requests.
+    OtherRequests,
+    /// Its selector of namespaces does not match, and why.
+    OtherNamespaces(String),
+    /// Its selector of objects does not match, and why.
+    OtherObjects(String),
+    /// One of its match conditions is not met: name, and why the pod gets no sidecar.
+    LeftOut(String, Reason),
+}
+
+/// Whether a hook is called for a request, and why not.
+///
+/// # Errors
+/// A hook that cannot be evaluated.
+pub fn verdict(hook: &Value, request: &AdmittedRequest<'_>) -> Result<Verdict, SelectorError> {
+    let unmet_condition = unmet_condition(&hook["matchConditions"], request)?;
     let rules = hook["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
-    Ok(rules.iter().any(|rule| rule_matches(rule, request))
-        && matches(&hook["namespaceSelector"], request.namespace_labels)
-            .map_err(|error| error.below("namespaceSelector"))?
-        && matches(&hook["objectSelector"], request.object_labels)
-            .map_err(|error| error.below("objectSelector"))?)
+    if !rules.iter().any(|rule| rule_matches(rule, request)) {
+        return Ok(Verdict::OtherRequests);
+    }
+    let namespace = unmet(&hook["namespaceSelector"], request.namespace_labels)
+        .map_err(|error| error.below("namespaceSelector"))?;
+    let object = unmet(&hook["objectSelector"], request.object_labels)
+        .map_err(|error| error.below("objectSelector"))?;
+    Ok(match (namespace, object, unmet_condition) {
+        (Some(why), _, _) => Verdict::OtherNamespaces(why),
+        (None, Some(why), _) => Verdict::OtherObjects(why),
+        (None, None, Some((name, reason))) => Verdict::LeftOut(name, reason),
+        (None, None, None) => Verdict::Fires,
+    })
+}
+
+/// The first match condition that is not met. Only those of [`conditions`] are evaluated.
+fn unmet_condition(
+    declared: &Value,
+    request: &AdmittedRequest<'_>,
+) -> Result<Option<(String, Reason)>, SelectorError> {
+    let declared = declared.as_array().map(Vec::as_slice).unwrap_or_default();
+    if declared.is_empty() {
+        return Ok(None);
+    }
+    let known = conditions::all();
+    let mut first = None;
+    for (index, condition) in declared.iter().enumerate() {
+        let expression = condition["expression"].as_str().unwrap_or_default();
+        let Some(known) = known.iter().find(|it| it.expression == expression) else {
+            let reason = format!(
+                "{:?} is not one of Lateen's own conditions, and others are not evaluated",
+                condition["name"].as_str().unwrap_or_default()
+            );
+            return Err(SelectorError::new(format!("matchConditions[{index}]"), reason));
+        };
+        if !known.holds(request.object, request.namespace) {
+            first = first.or_else(|| Some((known.name.to_owned(), known.otherwise)));
+        }
+    }
+    Ok(first)
 }
 
 fn rule_matches(rule: &Value, request: &AdmittedRequest<'_>) -> bool {
@@ -201,7 +289,11 @@ fn rule_matches(rule: &Value, request: &AdmittedRequest<'_>) -> bool {
         && has("resources", request.resource)
 }
 
-fn decode_hook(hook: &Value) -> Result<Hook, SelectorError> {
+/// Name, place and trust of a hook.
+///
+/// # Errors
+/// A field that is not what it must be.
+pub fn decode_hook(hook: &Value) -> Result<Hook, SelectorError> {
     let client = &hook["clientConfig"];
     let ca_bundle = match client["caBundle"].as_str() {
         None => Vec::new(),
@@ -237,7 +329,7 @@ fn decode_hook(hook: &Value) -> Result<Hook, SelectorError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{AdmittedRequest, HookTarget, Labels, hooks_for, matches};
+    use super::{AdmittedRequest, HookTarget, Labels, hooks_for, matches, unmet};
     use serde_json::{Value, json};
 
     fn labels(text: &str) -> Labels {
@@ -285,6 +377,8 @@ mod tests {
             resource: "pods",
             namespace_labels: none,
             object_labels: none,
+            namespace: "shop",
+            object: &Value::Null,
         }
     }
 
@@ -316,11 +410,40 @@ mod tests {
     }
 
     #[test]
-    fn match_conditions_are_refused() {
+    fn conditions_of_others_are_refused() {
         let none = Labels::new();
         let with =
             configuration(&json!({"matchConditions": [{"name": "n", "expression": "true"}]}));
         let error = hooks_for(&with, &request("CREATE", &none)).unwrap_err().to_string();
-        assert!(error.starts_with("webhooks[0].matchConditions"), "{error}");
+        assert!(error.starts_with("webhooks[0].matchConditions[0]"), "{error}");
+    }
+
+    #[test]
+    fn our_conditions_are_evaluated() {
+        let none = Labels::new();
+        let declared: Vec<Value> =
+            crate::conditions::all().iter().map(crate::conditions::Condition::declared).collect();
+        let configuration = configuration(&json!({"matchConditions": declared}));
+        for (host, fires) in [(false, 1), (true, 0)] {
+            let pod = json!({"spec": {"hostNetwork": host}});
+            let request = AdmittedRequest { object: &pod, ..request("CREATE", &none) };
+            assert_eq!(hooks_for(&configuration, &request).unwrap().len(), fires);
+        }
+    }
+
+    #[test]
+    fn what_does_not_match_is_said() {
+        let selector = json!({"matchExpressions": [
+            {"key": "a", "operator": "In", "values": ["x", "y"]},
+            {"key": "b", "operator": "DoesNotExist"},
+        ]});
+        for (text, expected) in [
+            ("a=x", None),
+            ("", Some("a is not set, not x or y")),
+            ("a=z", Some("a is \"z\", not x or y")),
+            ("a=x,b=1", Some("b is \"1\"")),
+        ] {
+            assert_eq!(unmet(&selector, &labels(text)).unwrap().as_deref(), expected);
+        }
     }
 }

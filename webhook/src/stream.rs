@@ -106,7 +106,8 @@ pub fn namespaces(documents: &[Value]) -> BTreeMap<String, NamespaceMetadata> {
 }
 
 /// The objects of a document: itself, or those of a List.
-fn items(document: &Value) -> Vec<&Value> {
+#[must_use]
+pub fn items(document: &Value) -> Vec<&Value> {
     match document["items"].as_array() {
         Some(items) if document["kind"] == "List" => items.iter().collect(),
         _ => vec![document],
@@ -246,8 +247,9 @@ fn pod_of(object: &Value, path: &[&str]) -> Option<Value> {
     Some(Value::Object(pod))
 }
 
-/// The pod of a workload as its controller would create it.
-fn admitted_pod(object: &Value) -> Option<Value> {
+/// The pod of a workload as its controller would create it; `None` for an object without a pod.
+#[must_use]
+pub fn admitted_pod(object: &Value) -> Option<Value> {
     let path = template_path(object)?;
     if path.is_empty() {
         return Some(object.clone());

@@ -115,6 +115,8 @@ pub async fn admit(
         resource: "pods",
         namespace_labels: around.namespace_labels,
         object_labels: &labels,
+        namespace: around.namespace,
+        object: &pod,
     };
     let hooks = hooks_for(around.configuration, &request)
         .map_err(|error| AdmissionError::Configuration(error.to_string()))?;

@@ -1,0 +1,193 @@
+//! What decides about injection, read from a cluster or from files: webhook configurations, namespaces,
+//! and the settings of each revision.
+//!
+//! Reads and puts together; every decision is made in the webhook's library.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use lateen_api::names::label;
+use lateen_webhook::InjectionSettings;
+use lateen_webhook::admission::NamespaceMetadata;
+use lateen_webhook::explain::Surroundings;
+use lateen_webhook::hooks::{HOOK_SUFFIX, webhook_configuration};
+use lateen_webhook::settings::Options;
+use lateen_webhook::stream;
+use serde_json::Value;
+
+use crate::cluster::{CONFIG_MAP, Live, MUTATING_WEBHOOK, NAMESPACE};
+
+/// Namespace of a control plane that is called by a URL, or that files do not name.
+const SYSTEM: &str = "istio-system";
+
+/// What holds where files are asked about and do not say it themselves.
+#[derive(Debug, Args)]
+pub(crate) struct Offline {
+    /// Helm values of the injector; else ConfigMap istio-sidecar-injector of the files, else Lateen's
+    #[arg(long, value_name = "FILE", requires = "files", help_heading = "Files")]
+    values: Option<PathBuf>,
+    /// Mesh configuration; else ConfigMap istio of the files, else the default
+    #[arg(long, value_name = "FILE", requires = "files", help_heading = "Files")]
+    mesh_config: Option<PathBuf>,
+    /// Revision of the control plane, where the files have no MutatingWebhookConfiguration
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "default",
+        requires = "files",
+        help_heading = "Files"
+    )]
+    revision: String,
+}
+
+/// The documents of some files; `-` is standard input.
+pub(crate) fn documents(files: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
+    let mut all = Vec::new();
+    for file in files {
+        let text = if file == Path::new("-") {
+            std::io::read_to_string(std::io::stdin()).context("standard input")?
+        } else {
+            std::fs::read_to_string(file).with_context(|| file.display().to_string())?
+        };
+        let parsed = stream::parse(&text).with_context(|| file.display().to_string())?;
+        all.extend(parsed.iter().flat_map(stream::items).cloned());
+    }
+    Ok(all)
+}
+
+/// What decides about the objects among some documents.
+pub(crate) fn of_documents(documents: &[Value], offline: &Offline) -> anyhow::Result<Surroundings> {
+    let mut configurations: Vec<Value> = documents
+        .iter()
+        .filter(|it| it["kind"] == MUTATING_WEBHOOK.kind && injects(it))
+        .cloned()
+        .collect();
+    let (values, mesh) =
+        (single(offline.values.as_deref())?, single(offline.mesh_config.as_deref())?);
+    let read = |namespace: &str, revision: &str| -> anyhow::Result<InjectionSettings> {
+        let find = |name: &str| {
+            let name = revised(name, revision);
+            documents.iter().find(|it| {
+                it["kind"] == CONFIG_MAP.kind
+                    && it["metadata"]["name"] == name.as_str()
+                    && it["metadata"]["namespace"].as_str().unwrap_or(SYSTEM) == namespace
+            })
+        };
+        let values = match &values {
+            Some(values) => Some(values.clone()),
+            None => part(find("istio-sidecar-injector"), "values")?,
+        };
+        let mesh = match &mesh {
+            Some(mesh) => Some(mesh.clone()),
+            None => part(find("istio"), "mesh")?,
+        };
+        settings(values.as_ref(), mesh.as_ref(), revision)
+    };
+    if configurations.is_empty() {
+        configurations.push(webhook_configuration(&read(SYSTEM, &offline.revision)?, b"files"));
+    }
+    let settings = control_planes(&configurations)
+        .into_iter()
+        .map(|(revision, namespace)| {
+            let read = read(&namespace, &revision).map_err(|error| format!("{error:#}"));
+            (revision, read)
+        })
+        .collect();
+    Ok(Surroundings { configurations, namespaces: stream::namespaces(documents), settings })
+}
+
+/// What decides in a cluster; `namespace`: the one that matters, else all.
+pub(crate) async fn of_cluster(
+    live: &Live,
+    namespace: Option<&str>,
+) -> anyhow::Result<Surroundings> {
+    let mut configurations = live.list(&MUTATING_WEBHOOK, None, None).await?;
+    configurations.retain(injects);
+    let namespaces = match namespace {
+        Some(name) => {
+            let found = live.get(&NAMESPACE, None, name).await?;
+            vec![found.with_context(|| {
+                format!("there is no namespace {name}; see: kubectl get namespaces")
+            })?]
+        }
+        None => live.list(&NAMESPACE, None, None).await?,
+    };
+    let namespaces: BTreeMap<String, NamespaceMetadata> = stream::namespaces(&namespaces);
+    let mut settings = BTreeMap::new();
+    for (revision, namespace) in control_planes(&configurations) {
+        let read = read(live, &namespace, &revision).await;
+        settings.insert(revision, read.map_err(|error| format!("{error:#}")));
+    }
+    Ok(Surroundings { configurations, namespaces, settings })
+}
+
+/// Settings of a revision from its ConfigMaps, as lateend reads them.
+async fn read(live: &Live, namespace: &str, revision: &str) -> anyhow::Result<InjectionSettings> {
+    let mut parts = Vec::new();
+    for (name, key) in [("istio-sidecar-injector", "values"), ("istio", "mesh")] {
+        let found = live.get(&CONFIG_MAP, Some(namespace), &revised(name, revision)).await?;
+        parts.push(part(found.as_ref(), key)?);
+    }
+    settings(parts[0].as_ref(), parts[1].as_ref(), revision)
+}
+
+fn settings(
+    values: Option<&Value>,
+    mesh: Option<&Value>,
+    revision: &str,
+) -> anyhow::Result<InjectionSettings> {
+    let options = Options { revision: revision.to_owned(), ..Options::default() };
+    let settings = InjectionSettings::from_sources(values, mesh, options);
+    settings.with_context(|| format!("settings of revision {revision}"))
+}
+
+/// The document under a key of a ConfigMap.
+fn part(map: Option<&Value>, key: &str) -> anyhow::Result<Option<Value>> {
+    let Some(map) = map else { return Ok(None) };
+    let Some(text) = map["data"][key].as_str() else { return Ok(None) };
+    let name = map["metadata"]["name"].as_str().unwrap_or_default();
+    one(text).with_context(|| format!("ConfigMap {name}, key {key}")).map(Some)
+}
+
+fn single(file: Option<&Path>) -> anyhow::Result<Option<Value>> {
+    let Some(file) = file else { return Ok(None) };
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    one(&text).with_context(|| file.display().to_string()).map(Some)
+}
+
+fn one(text: &str) -> anyhow::Result<Value> {
+    let mut found = stream::parse(text)?;
+    ensure!(found.len() <= 1, "one document is expected");
+    let value = found.pop().unwrap_or_else(|| serde_json::json!({}));
+    ensure!(value.is_object(), "a map is expected");
+    Ok(value)
+}
+
+/// Whether a webhook configuration has a hook that injects.
+fn injects(configuration: &Value) -> bool {
+    let hooks = configuration["webhooks"].as_array().into_iter().flatten();
+    hooks.into_iter().any(|hook| hook["name"].as_str().is_some_and(|it| it.ends_with(HOOK_SUFFIX)))
+}
+
+/// Revisions that are called, each with the namespace of its control plane.
+fn control_planes(configurations: &[Value]) -> BTreeSet<(String, String)> {
+    let hooks = configurations.iter().flat_map(|configuration| {
+        let revision =
+            configuration["metadata"]["labels"][label::REVISION].as_str().unwrap_or("default");
+        let hooks = configuration["webhooks"].as_array().into_iter().flatten();
+        hooks.map(move |hook| (revision, hook))
+    });
+    hooks
+        .map(|(revision, hook)| {
+            let namespace = hook["clientConfig"]["service"]["namespace"].as_str();
+            (revision.to_owned(), namespace.unwrap_or(SYSTEM).to_owned())
+        })
+        .collect()
+}
+
+/// Name of an object of a revision, such as `istio` or `istio-canary`.
+fn revised(name: &str, revision: &str) -> String {
+    if revision == "default" { name.to_owned() } else { format!("{name}-{revision}") }
+}
