@@ -8,6 +8,7 @@
 
 pub mod core;
 pub mod duration;
+pub mod extensions;
 pub mod finding;
 pub mod host;
 pub mod kind;
@@ -22,6 +23,9 @@ pub mod security;
 pub mod stream;
 mod strict;
 pub mod string_match;
+pub mod target;
+pub mod telemetry;
+mod url;
 pub mod validate;
 
 pub use finding::{Finding, Severity};

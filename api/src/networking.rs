@@ -1,19 +1,28 @@
-//! Kinds of `networking.istio.io` that are acted upon, strictly typed.
+//! Kinds of `networking.istio.io`, strictly typed.
 //!
 //! Field names are read in camel case and snake case, enumerations by name or number. An unknown
 //! field is refused: a rule whose misspelt part is dropped would do something else than it says.
 //! What is typed here is not yet valid; `validate` judges the meaning.
 
 mod destination_rule;
+mod envoy_filter;
 mod gateway;
 mod http;
+mod proxy_config;
 mod service_entry;
+mod sidecar;
 mod virtual_service;
+mod workload_group;
 
 pub use destination_rule::{
     ClientTls, ClientTlsMode, ConnectionPool, ConsistentHash, DestinationRule, HttpCookie,
     HttpPool, LoadBalancer, LoadBalancing, Maglev, OutlierDetection, PortTrafficPolicy, RingHash,
     Subset, TcpKeepalive, TcpPool, TrafficPolicy, Tunnel, UpgradePolicy, Warmup,
+};
+pub use envoy_filter::{
+    ApplyTo, ClusterMatch, ConfigPatch, EnvoyFilter, FilterChainMatch, FilterClass, FilterMatch,
+    ListenerMatch, NameMatch, ObjectMatch, Patch, PatchContext, PatchOperation, ProxyMatch,
+    RouteActionMatch, RouteConfigurationMatch, RouteMatch, VirtualHostMatch, WaypointMatch,
 };
 pub use gateway::{
     Gateway, Server, ServerPort, ServerTls, ServerTlsMode, TlsCertificate, TlsVersion, gateway_of,
@@ -25,10 +34,20 @@ pub use http::{
     HttpRouteDestination, Percent, Redirect, RedirectPort, RegexRewrite, Retries, Rewrite,
     UnmatchedPreflights,
 };
+pub use proxy_config::{ProxyConfig, ProxyImage};
 pub use service_entry::{EntryPort, Location, Resolution, ServiceEntry, WorkloadEntry};
+pub use sidecar::{
+    CaptureMode, EgressListener, IngressListener, OutboundMode, OutboundTrafficPolicy, Sidecar,
+    SidecarPort,
+};
 pub use virtual_service::{
     Destination, L4Match, PortSelector, RouteDestination, TcpRoute, TlsMatch, TlsRoute,
     VirtualService,
+};
+
+pub use workload_group::{
+    ExecProbe, GroupMetadata, GrpcProbe, HttpProbe, ProbeHeader, ReadinessProbe, TcpProbe,
+    WorkloadGroup,
 };
 
 use serde::Deserialize;

@@ -1,15 +1,21 @@
-//! Kinds of `security.istio.io` that are acted upon, strictly typed.
+//! Kinds of `security.istio.io`, strictly typed.
 //!
 //! An unknown field is refused: a policy whose misspelt part is dropped would let in what it was
 //! written to keep out.
 
+mod request_authentication;
+
+pub use request_authentication::{
+    ClaimToHeader, JwtRule, Presence, RequestAuthentication, TokenHeader,
+};
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::meta::Labels;
 use crate::proto_enum::proto_enum;
+use crate::target::TargetRef;
 
 /// `selector` of security kinds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -75,12 +81,12 @@ proto_enum! {
 pub struct AuthorizationPolicy {
     /// Workloads; the whole namespace where absent.
     pub selector: Option<Selector>,
-    /// Gateway API object it is attached to, raw.
+    /// Object it is attached to.
     #[serde(alias = "target_ref")]
-    pub target_ref: Option<Value>,
-    /// Gateway API objects it is attached to, raw.
+    pub target_ref: Option<TargetRef>,
+    /// Objects it is attached to.
     #[serde(alias = "target_refs")]
-    pub target_refs: Vec<Value>,
+    pub target_refs: Vec<TargetRef>,
     /// What matches. None at all matches nothing.
     pub rules: Vec<Rule>,
     /// What is done.

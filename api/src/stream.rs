@@ -4,6 +4,7 @@
 //! broken one costs only itself. `kind: List` is expanded, empty documents are skipped, sizes are
 //! bounded. Every text gives a result; nothing here panics or reads files.
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -64,7 +65,35 @@ pub fn value(text: &str) -> Result<Value, Box<serde_saphyr::Error>> {
     if is_blank(text) {
         return Ok(Value::Null);
     }
-    serde_saphyr::from_str_with_options(text, yaml_options()).map_err(Box::new)
+    let mut value = serde_saphyr::from_str_with_options(text, yaml_options()).map_err(Box::new)?;
+    mend_addresses(&mut value);
+    Ok(value)
+}
+
+/// `[2001:db8::]` is a list of one mapping in YAML 1.2, of one text for `kubectl`, which reads
+/// YAML 1.1. Mapping an address to nothing is never meant.
+fn mend_addresses(value: &mut Value) {
+    match value {
+        Value::Array(items) => {
+            for item in items {
+                match address(item) {
+                    Some(text) => *item = Value::String(text),
+                    None => mend_addresses(item),
+                }
+            }
+        }
+        Value::Object(members) => members.values_mut().for_each(mend_addresses),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// The address that a mapping of its front to nothing stands for.
+fn address(item: &Value) -> Option<String> {
+    let members = item.as_object().filter(|members| members.len() == 1)?;
+    let (front, nothing) = members.iter().next()?;
+    let text = format!("{front}:");
+    let is_address = nothing.is_null() && text.ends_with("::") && text.parse::<Ipv6Addr>().is_ok();
+    is_address.then_some(text)
 }
 
 /// Reads one YAML or JSON document into `T`, as configuration files that are no objects are read.

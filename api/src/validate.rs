@@ -3,14 +3,23 @@
 //! One file per kind. An error refuses the resource; a warning says that a part of it has no
 //! effect. Everything here is a pure function of one resource.
 
+mod attachment;
 mod authorization;
 mod destination_rule;
+mod dry_run;
+mod envoy_filter;
+mod extensions;
 mod fields;
 mod gateway;
 mod http;
 mod peer_authentication;
+mod proxy_config;
+mod request_authentication;
 mod service_entry;
+mod sidecar;
+mod telemetry;
 mod virtual_service;
+mod workload_group;
 
 use serde::de::DeserializeOwned;
 
@@ -69,28 +78,9 @@ pub fn check(object: &Object) -> Checked {
     if object.metadata.name.is_empty() && info.kind != Kind::IstioOperator {
         findings.push(Finding::error("metadata.name", "a name is needed").about(object));
     }
-    let typed = match info.kind {
-        Kind::VirtualService => typed(object, virtual_service::check, Istio::VirtualService),
-        Kind::DestinationRule => typed(object, destination_rule::check, Istio::DestinationRule),
-        Kind::Gateway => typed(object, gateway::check, Istio::Gateway),
-        Kind::ServiceEntry => typed(object, service_entry::check, Istio::ServiceEntry),
-        Kind::WorkloadEntry => typed(object, service_entry::check_workload, Istio::WorkloadEntry),
-        Kind::PeerAuthentication => {
-            typed(object, peer_authentication::check, Istio::PeerAuthentication)
-        }
-        Kind::AuthorizationPolicy => {
-            typed(object, authorization::check, Istio::AuthorizationPolicy)
-        }
-        Kind::EnvoyFilter
-        | Kind::IstioOperator
-        | Kind::ProxyConfig
-        | Kind::RequestAuthentication
-        | Kind::Sidecar
-        | Kind::Telemetry
-        | Kind::TrafficExtension
-        | Kind::WasmPlugin
-        | Kind::WorkloadGroup => Ok((None, Vec::new())),
-    };
+    let (only_watched, remark) = dry_run::check(info.kind, object);
+    findings.extend(remark);
+    let typed = by_kind(info.kind, object);
     let resource = match typed {
         Ok((resource, remarks)) => {
             findings.extend(remarks);
@@ -102,10 +92,36 @@ pub fn check(object: &Object) -> Checked {
         }
     };
     let refused = findings.iter().any(Finding::is_error);
-    Checked { resource: resource.filter(|_| !refused), findings }
+    Checked { resource: resource.filter(|_| !refused && !only_watched), findings }
 }
 
 type Typed = Result<(Option<Istio>, Vec<Finding>), Finding>;
+
+fn by_kind(kind: Kind, object: &Object) -> Typed {
+    match kind {
+        Kind::VirtualService => typed(object, virtual_service::check, Istio::VirtualService),
+        Kind::DestinationRule => typed(object, destination_rule::check, Istio::DestinationRule),
+        Kind::Gateway => typed(object, gateway::check, Istio::Gateway),
+        Kind::ServiceEntry => typed(object, service_entry::check, Istio::ServiceEntry),
+        Kind::WorkloadEntry => typed(object, service_entry::check_workload, Istio::WorkloadEntry),
+        Kind::PeerAuthentication => {
+            typed(object, peer_authentication::check, Istio::PeerAuthentication)
+        }
+        Kind::AuthorizationPolicy => {
+            typed(object, authorization::check, Istio::AuthorizationPolicy)
+        }
+        Kind::EnvoyFilter => judged(object, envoy_filter::check),
+        Kind::ProxyConfig => judged(object, proxy_config::check),
+        Kind::RequestAuthentication => judged(object, request_authentication::check),
+        Kind::Sidecar => judged(object, sidecar::check),
+        Kind::Telemetry => judged(object, telemetry::check),
+        Kind::TrafficExtension => judged(object, extensions::check_extension),
+        Kind::WasmPlugin => judged(object, extensions::check_plugin),
+        Kind::WorkloadGroup => judged(object, workload_group::check),
+        // It has no definition: installers read it from files, each its own way.
+        Kind::IstioOperator => Ok((None, Vec::new())),
+    }
+}
 
 fn typed<S: DeserializeOwned>(
     object: &Object,
@@ -113,10 +129,20 @@ fn typed<S: DeserializeOwned>(
     wrap: fn(Resource<S>) -> Istio,
 ) -> Typed {
     let resource = object.decode_spec::<S>()?;
-    let mut remarks = Remarks::default();
-    check(&resource.spec, &mut remarks);
-    let findings = remarks.findings.into_iter().map(|finding| finding.about(object)).collect();
+    let findings = remarks_on(object, &resource.spec, check);
     Ok((Some(wrap(resource)), findings))
+}
+
+/// Judges an object of a kind that is not acted upon.
+fn judged<S: DeserializeOwned>(object: &Object, check: fn(&S, &mut Remarks)) -> Typed {
+    let resource = object.decode_spec::<S>()?;
+    Ok((None, remarks_on(object, &resource.spec, check)))
+}
+
+fn remarks_on<S>(object: &Object, spec: &S, check: fn(&S, &mut Remarks)) -> Vec<Finding> {
+    let mut remarks = Remarks::default();
+    check(spec, &mut remarks);
+    remarks.findings.into_iter().map(|finding| finding.about(object)).collect()
 }
 
 /// Collects what there is to say about one resource.

@@ -104,3 +104,13 @@ proptest! {
         prop_assert!(parse("x.yaml", &text).objects.len() == count);
     }
 }
+
+#[test]
+fn addresses_in_lists_are_what_kubectl_takes_them_for() {
+    let read = |text: &str| super::value(text).unwrap();
+    let addresses = json!({"a": ["1.2.3.4", "2001:db8::"], "b": [["fe80::", "::"]]});
+    assert_eq!(read("{a: [1.2.3.4, 2001:db8::], b: [[fe80::, '::']]}"), addresses);
+    // Anything else stays what it is.
+    let others = json!({"a": [{"b": null}, {"fe80": null}, {"fe80:": null, "c": 1}]});
+    assert_eq!(read("{a: [{b: }, {fe80: }, {'fe80:': , c: 1}]}"), others);
+}

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::attachment::{self, Attachment};
 use super::{Remarks, fields};
 use crate::security::{Action, AuthorizationPolicy, Condition, Operation, Rule, Source};
 
@@ -28,14 +29,10 @@ const ATTRIBUTES: [&str; 15] = [
 
 /// Checks an AuthorizationPolicy.
 pub(super) fn check(spec: &AuthorizationPolicy, remarks: &mut Remarks) {
-    if let Some(selector) = &spec.selector {
-        fields::selector(remarks, "spec.selector.matchLabels", &selector.match_labels);
-    }
-    let attached = spec.target_ref.is_some() || !spec.target_refs.is_empty();
-    if attached && spec.selector.is_some() {
-        remarks.error("spec", "selector and targetRefs exclude each other");
-    }
-    if attached {
+    let (selector, target_ref) = (spec.selector.as_ref(), spec.target_ref.as_ref());
+    let attached = Attachment { selector, target_ref, target_refs: &spec.target_refs };
+    attachment::check(remarks, attached);
+    if attached.by_reference() {
         remarks.warn(
             "spec.targetRefs",
             "targetRefs are not honoured yet: this has no effect on sidecars",

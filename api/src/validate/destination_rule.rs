@@ -173,7 +173,8 @@ fn is_prime(number: u64) -> bool {
     number > 1 && (2..).take_while(|d| d * d <= number).all(|d| !number.is_multiple_of(d))
 }
 
-fn connection_pool(remarks: &mut Remarks, path: &str, pool: &ConnectionPool) {
+/// Checks limits of connections and requests.
+pub(super) fn connection_pool(remarks: &mut Remarks, path: &str, pool: &ConnectionPool) {
     if pool.tcp.is_none() && pool.http.is_none() {
         remarks.error(path, "one of tcp and http is needed");
     }

@@ -1,4 +1,4 @@
-//! Checks that several kinds share: hosts, ports, weights, header names, ranges, durations.
+//! Checks that several kinds share: hosts, ports, weights, names, labels, ranges, durations.
 //!
 //! Each says at most one thing about one field.
 
@@ -10,8 +10,31 @@ use ipnet::IpNet;
 
 use super::Remarks;
 use crate::host::{Host, is_label};
+use crate::meta::Labels;
 use crate::networking::{Destination, WorkloadSelector};
 use crate::string_match::StringMatch;
+
+/// Longest value of a label.
+const MAX_LABEL_VALUE: usize = 63;
+/// Longest name of a label, without its prefix.
+const MAX_LABEL_NAME: usize = 63;
+/// Most labels of a selector.
+const MAX_LABELS: usize = 4096;
+/// Most labels of `workloadSelector`.
+const MAX_WORKLOAD_LABELS: usize = 256;
+
+/// A text that must be there.
+pub(super) fn needed(remarks: &mut Remarks, path: &str, text: &str, limit: usize) {
+    remarks.refuse_unless(!text.is_empty(), path, "a text is needed");
+    at_most(remarks, path, text, limit);
+}
+
+/// A text of bounded length.
+pub(super) fn at_most(remarks: &mut Remarks, path: &str, text: &str, limit: usize) {
+    if text.len() > limit && text.chars().count() > limit {
+        remarks.error(path, format!("longer than {limit} characters"));
+    }
+}
 
 /// A host that may be a name, a wildcard or an address.
 pub(super) fn host(remarks: &mut Remarks, path: &str, text: &str) {
@@ -20,6 +43,22 @@ pub(super) fn host(remarks: &mut Remarks, path: &str, text: &str) {
     }
     if let Err(error) = Host::parse(text) {
         remarks.error(path, error.to_string());
+    }
+}
+
+/// A name or a wildcard.
+pub(super) fn domain(remarks: &mut Remarks, path: &str, text: &str) {
+    if let Err(error) = Host::parse(text) {
+        remarks.error(path, error.to_string());
+    }
+}
+
+/// The path of a Unix socket, without `unix://`.
+pub(super) fn socket(remarks: &mut Remarks, path: &str, socket: &str) {
+    if !socket.starts_with(['/', '@']) {
+        remarks.error(path, "a Unix socket needs an absolute path");
+    } else if socket.starts_with('/') && socket.ends_with('/') {
+        remarks.error(path, "a Unix socket is not a directory");
     }
 }
 
@@ -92,6 +131,15 @@ pub(super) fn header_name(remarks: &mut Remarks, path: &str, name: &str) {
     }
 }
 
+/// A header name of letters, digits, `-` and `_` only.
+pub(super) fn plain_header(remarks: &mut Remarks, path: &str, name: &str) {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if name.is_empty() || !name.bytes().all(plain) {
+        let message = format!("`{name}` is not a header name of letters, digits, `-` and `_`");
+        remarks.error(path, message);
+    }
+}
+
 /// String matches of headers or query parameters.
 pub(super) fn matches(
     remarks: &mut Remarks,
@@ -143,23 +191,55 @@ pub(super) fn percent(remarks: &mut Remarks, path: &str, value: f64) {
 }
 
 /// A selector of workloads: no wildcards, no empty keys.
-pub(super) fn selector<'a>(
-    remarks: &mut Remarks,
-    path: &str,
-    labels: impl IntoIterator<Item = (&'a String, &'a String)>,
-) {
+pub(super) fn selector(remarks: &mut Remarks, path: &str, labels: &Labels) {
+    if labels.len() > MAX_LABELS {
+        remarks.error(path, format!("more than {MAX_LABELS} labels"));
+    }
     for (key, value) in labels {
         if key.is_empty() {
             remarks.error(path, "a label without key");
         } else if key.contains('*') || value.contains('*') {
             remarks.error(format!("{path}.{key}"), "`*` has no meaning in a selector");
+        } else {
+            at_most(remarks, &format!("{path}.{key}"), value, MAX_LABEL_VALUE);
         }
     }
 }
 
 /// `workloadSelector` of networking kinds.
 pub(super) fn workload_selector(remarks: &mut Remarks, selected: Option<&WorkloadSelector>) {
-    if let Some(selected) = selected {
-        selector(remarks, "spec.workloadSelector", &selected.labels);
+    let Some(selected) = selected else { return };
+    let path = "spec.workloadSelector";
+    if selected.labels.len() > MAX_WORKLOAD_LABELS {
+        remarks.error(path, format!("more than {MAX_WORKLOAD_LABELS} labels"));
     }
+    if selected.labels.is_empty() {
+        remarks.warn(path, "a selector without labels means the whole namespace: leave it out");
+    }
+    selector(remarks, path, &selected.labels);
+}
+
+/// Labels that objects will carry, as Kubernetes takes them.
+pub(super) fn labels(remarks: &mut Remarks, path: &str, labels: &Labels) {
+    for (key, value) in labels {
+        let path = format!("{path}.{key}");
+        let (prefix, name) = match key.split_once('/') {
+            Some((prefix, name)) => (Some(prefix), name),
+            None => (None, key.as_str()),
+        };
+        let domain = prefix.is_none_or(|it| Host::parse(it).is_ok_and(|host| !host.is_wildcard()));
+        if !domain || name.is_empty() || name.len() > MAX_LABEL_NAME || !is_label_text(name) {
+            remarks.error(&path, format!("`{key}` is not the key of a label"));
+        }
+        if value.len() > MAX_LABEL_VALUE || !is_label_text(value) {
+            remarks.error(&path, format!("`{value}` is not the value of a label"));
+        }
+    }
+}
+
+/// Letters and digits, with `-`, `_` and `.` within.
+fn is_label_text(text: &str) -> bool {
+    let within = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let edge = |byte: Option<u8>| byte.is_none_or(|byte| byte.is_ascii_alphanumeric());
+    text.bytes().all(within) && edge(text.bytes().next()) && edge(text.bytes().last())
 }

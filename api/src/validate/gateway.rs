@@ -105,7 +105,7 @@ fn tls(remarks: &mut Remarks, path: &str, server: &Server) {
 }
 
 /// Which certificates a mode needs, and which exclude each other.
-fn credentials(remarks: &mut Remarks, path: &str, tls: &ServerTls) {
+pub(super) fn credentials(remarks: &mut Remarks, path: &str, tls: &ServerTls) {
     let named = tls.credentials().next().is_some();
     let files = tls.files().next().is_some();
     let half = |chain: &str, key: &str| chain.is_empty() != key.is_empty();

@@ -1,13 +1,13 @@
 //! Checks of `PeerAuthentication`.
 
-use super::{Remarks, fields};
+use super::{Remarks, attachment};
 use crate::security::PeerAuthentication;
 
 /// Checks a PeerAuthentication.
 pub(super) fn check(spec: &PeerAuthentication, remarks: &mut Remarks) {
     let selects = spec.selector.as_ref().is_some_and(|it| !it.match_labels.is_empty());
     if let Some(selector) = &spec.selector {
-        fields::selector(remarks, "spec.selector.matchLabels", &selector.match_labels);
+        attachment::labels(remarks, selector);
     }
     if !spec.port_level_mtls.is_empty() && !selects {
         let message = "modes of ports need a selector: ports belong to a workload";

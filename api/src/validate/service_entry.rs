@@ -41,7 +41,19 @@ pub(super) fn check_workload(spec: &WorkloadEntry, remarks: &mut Remarks) {
     if spec.address.is_empty() && spec.network.is_empty() {
         remarks.error("spec.address", "an address is needed");
     }
+    if spec.address.is_empty() && !spec.network.is_empty() {
+        remarks.warn("spec.address", "without an address it is reached through its network only");
+    }
     workload(remarks, "spec", spec, Resolution::Dns);
+}
+
+/// Checks the template of a WorkloadGroup, whose address is yet to come.
+pub(super) fn check_template(template: &WorkloadEntry, remarks: &mut Remarks) {
+    if template.address.is_empty() {
+        ports_and_labels(remarks, "spec.template", template);
+    } else {
+        workload(remarks, "spec.template", template, Resolution::Dns);
+    }
 }
 
 fn hosts(spec: &ServiceEntry, remarks: &mut Remarks) {
@@ -126,9 +138,7 @@ fn workload(remarks: &mut Remarks, path: &str, entry: &WorkloadEntry, resolution
     let address_path = format!("{path}.address");
     let address = entry.address.as_str();
     if let Some(socket) = address.strip_prefix("unix://") {
-        if !socket.starts_with(['/', '@']) {
-            remarks.error(&address_path, "a Unix socket needs an absolute path");
-        }
+        fields::socket(remarks, &address_path, socket);
         if !entry.ports.is_empty() {
             remarks.error(format!("{path}.ports"), "a Unix socket has no ports");
         }
@@ -144,6 +154,10 @@ fn workload(remarks: &mut Remarks, path: &str, entry: &WorkloadEntry, resolution
             }
         }
     }
+    ports_and_labels(remarks, path, entry);
+}
+
+fn ports_and_labels(remarks: &mut Remarks, path: &str, entry: &WorkloadEntry) {
     for (name, number) in &entry.ports {
         if !is_label(name) {
             remarks.error(format!("{path}.ports.{name}"), format!("`{name}` is not a port name"));
