@@ -102,10 +102,11 @@ fn refusal(message: &str) -> Status {
 mod tests {
     use super::answer;
     use crate::admission::Response;
+    use lateen_api::kind::{KINDS, Kind, Support};
     use proptest::prelude::{any, proptest};
     use serde_json::{Value, json};
 
-    fn rule(weight: i64) -> Value {
+    fn rule_of(weight: i64) -> Value {
         json!({
             "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
             "metadata": {"name": "a", "namespace": "shop"},
@@ -128,14 +129,14 @@ mod tests {
 
     #[test]
     fn what_means_something_is_let_through() {
-        let response = reviewed("CREATE", &rule(100), &Value::Null);
+        let response = reviewed("CREATE", &rule_of(100), &Value::Null);
         assert!(response.allowed, "{response:?}");
         assert_eq!((response.uid.as_str(), response.patch), ("u-1", None));
     }
 
     #[test]
     fn what_means_nothing_is_refused_with_its_field() {
-        let response = reviewed("CREATE", &rule(-1), &Value::Null);
+        let response = reviewed("CREATE", &rule_of(-1), &Value::Null);
         let message = response.status.unwrap().message;
         assert!(!response.allowed);
         assert!(message.contains("weight"), "{message}");
@@ -143,18 +144,93 @@ mod tests {
 
     #[test]
     fn a_name_may_be_yet_to_come() {
-        let mut rule = rule(100);
+        let mut rule = rule_of(100);
         rule["metadata"] = json!({"generateName": "a-"});
         assert!(reviewed("CREATE", &rule, &Value::Null).allowed);
     }
 
     #[test]
     fn what_is_there_can_be_labelled_and_deleted_but_not_made_worse() {
-        let old = rule(-1);
+        let old = rule_of(-1);
         let mut new = old.clone();
         new["metadata"]["finalizers"] = json!([]);
         assert!(reviewed("UPDATE", &new, &old).allowed);
-        assert!(!reviewed("UPDATE", &rule(-2), &old).allowed);
+        assert!(!reviewed("UPDATE", &rule_of(-2), &old).allowed);
+    }
+
+    /// A spec of each kind that is accepted, and one that is refused with the field.
+    fn kinds() -> Vec<(Kind, Value, Value, &'static str)> {
+        let (socket, wrong) = (json!({"port": 80}), json!({"port": 0}));
+        let rule = |issuer: &str| json!({"jwtRules": [{"issuer": issuer}]});
+        let port = |number: u32| {
+            let port = json!({"number": number, "name": "http", "protocol": "HTTP"});
+            json!({"servers": [{"port": port, "hosts": ["*"]}]})
+        };
+        let patch = |operation: &str| {
+            json!({"configPatches": [{
+            "applyTo": "CLUSTER", "patch": {"operation": operation}}]})
+        };
+        let group = |probe: Value| json!({"template": {}, "probe": {"tcpSocket": probe}});
+        let hosts = |host: &str| json!({"egress": [{"hosts": [host]}]});
+        let action = |action: &str| json!({"action": action, "rules": [{}]});
+        let log =
+            |expression: &str| json!({"accessLogging": [{"filter": {"expression": expression}}]});
+        vec![
+            (Kind::AuthorizationPolicy, action("DENY"), action("BAN"), "spec.action"),
+            (Kind::DestinationRule, json!({"host": "a"}), json!({}), "spec.host"),
+            (Kind::EnvoyFilter, patch("REMOVE"), patch("ADD"), "spec.configPatches[0].patch.value"),
+            (Kind::Gateway, port(80), port(0), "spec.servers[0].port.number"),
+            (
+                Kind::PeerAuthentication,
+                json!({}),
+                json!({"mtls": {"mode": "ON"}}),
+                "spec.mtls.mode",
+            ),
+            (Kind::ProxyConfig, json!({}), json!({"concurrency": -1}), "spec.concurrency"),
+            (Kind::RequestAuthentication, rule("a"), rule(""), "spec.jwtRules[0].issuer"),
+            (Kind::ServiceEntry, json!({"hosts": ["a.example"]}), json!({}), "spec.hosts"),
+            (Kind::Sidecar, hosts("./*"), hosts("*"), "spec.egress[0].hosts[0]"),
+            (Kind::Telemetry, log("true"), log(""), "spec.accessLogging[0].filter.expression"),
+            (Kind::TrafficExtension, json!({"lua": {"inlineCode": "a"}}), json!({}), "spec"),
+            (Kind::VirtualService, rule_of(100)["spec"].clone(), json!({}), "spec.hosts"),
+            (Kind::WasmPlugin, json!({"url": "a"}), json!({}), "spec.url"),
+            (Kind::WorkloadEntry, json!({"address": "1.2.3.4"}), json!({}), "spec.address"),
+            (Kind::WorkloadGroup, group(socket), group(wrong), "spec.probe.tcpSocket.port"),
+        ]
+    }
+
+    #[test]
+    fn every_kind_with_a_definition_is_judged() {
+        let judged: Vec<Kind> = kinds().iter().map(|row| row.0).collect();
+        let defined = KINDS.iter().map(|info| info.kind).filter(|it| *it != Kind::IstioOperator);
+        assert_eq!(judged, defined.collect::<Vec<_>>());
+        for (kind, good, bad, path) in kinds() {
+            let info = KINDS.iter().find(|info| info.kind == kind).unwrap();
+            let create = |spec: Value| {
+                let api_version = format!("{}/{}", info.group, info.versions[0]);
+                let object = json!({"apiVersion": api_version, "kind": info.name,
+                    "metadata": {"name": "a"}, "spec": spec});
+                reviewed("CREATE", &object, &Value::Null)
+            };
+            let response = create(good);
+            assert!(response.allowed, "{response:?}");
+            let without_effect = format!("{} is recognised, but has no effect yet", info.name);
+            let recognised = info.support == Support::Recognised;
+            assert_eq!(response.warnings.contains(&without_effect), recognised, "{response:?}");
+            let response = create(bad);
+            let message = response.status.as_ref().unwrap().message.as_str();
+            assert!(!response.allowed && message.starts_with(path), "{}: {message}", info.name);
+        }
+    }
+
+    #[test]
+    fn parts_without_effect_are_said() {
+        let mut rule = rule_of(100);
+        rule["spec"]["http"][0]["match"] = json!([{"statPrefix": "a"}]);
+        let response = reviewed("CREATE", &rule, &Value::Null);
+        assert!(response.allowed);
+        let said = ["spec.http[0].match[0].statPrefix: statPrefix is not honoured yet"];
+        assert_eq!(response.warnings, said);
     }
 
     #[test]
