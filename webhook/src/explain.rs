@@ -15,6 +15,7 @@ use crate::inject::{AdmissionContext, Injection, inject};
 use crate::kube::text_map;
 use crate::policy::Reason;
 use crate::selectors::{AdmittedRequest, HookTarget, Verdict, decode_hook, verdict};
+use crate::server::environment;
 use crate::settings::InjectionSettings;
 
 /// What is known of a cluster.
@@ -109,8 +110,16 @@ pub fn explain(pod: &Value, namespace: &str, around: &Surroundings) -> Explanati
             }
         }
         Some(hook) => {
-            warnings.extend(trust(&hook.configuration, &hook.hook, around));
-            called(pod, (namespace, known.clone()), &hook.revision, around, warnings)
+            let declared = declared(&hook.configuration, &hook.hook, around);
+            warnings.extend(declared.and_then(|it| trust(&hook.configuration, it)));
+            let context = AdmissionContext {
+                namespace: namespace.to_owned(),
+                namespace_labels: known.labels.clone(),
+                namespace_annotations: known.annotations.clone(),
+                environment: declared.map(environment_of).unwrap_or_default(),
+                workload: None,
+            };
+            called(pod, &context, &hook.revision, around, warnings)
         }
     };
     explanation.hooks = verdicts.into_iter().map(|(hook, _)| hook).collect();
@@ -238,24 +247,18 @@ fn serves(verdicts: &[(HookVerdict, Option<Verdict>)], asked: &str) -> bool {
 /// What the control plane of a revision makes of a pod.
 fn called(
     pod: &Value,
-    (namespace, known): (&str, NamespaceMetadata),
+    context: &AdmissionContext,
     revision: &str,
     around: &Surroundings,
     mut warnings: Vec<String>,
 ) -> Explanation {
-    let context = AdmissionContext {
-        namespace: namespace.to_owned(),
-        namespace_labels: known.labels,
-        namespace_annotations: known.annotations,
-        ..AdmissionContext::default()
-    };
     let (reason, explanation, injection) = match around.settings.get(revision) {
         None => {
             let why = format!("the settings of revision {revision} are not known");
             (Reason::Unknown, why, None)
         }
         Some(Err(why)) => (Reason::Unknown, why.clone(), None),
-        Some(Ok(settings)) => match inject(pod, settings, &context) {
+        Some(Ok(settings)) => match inject(pod, settings, context) {
             Err(error) => (error.reason(), error.to_string(), None),
             Ok(injection) => {
                 warnings.extend(injection.warnings.iter().cloned());
@@ -276,11 +279,27 @@ fn called(
     }
 }
 
-/// A hook that the API server cannot believe.
-fn trust(configuration: &str, name: &str, around: &Surroundings) -> Option<String> {
+/// A hook as it is declared.
+fn declared<'a>(configuration: &str, name: &str, around: &'a Surroundings) -> Option<&'a Value> {
     let found = around.configurations.iter().find(|it| it["metadata"]["name"] == configuration)?;
-    let hooks = found["webhooks"].as_array()?;
-    let hook = hooks.iter().find(|hook| injector(hook) == Some(name))?;
+    found["webhooks"].as_array()?.iter().find(|hook| injector(hook) == Some(name))
+}
+
+/// Environment of the proxy in the path of a hook.
+fn environment_of(hook: &Value) -> BTreeMap<String, String> {
+    let path = match decode_hook(hook).map(|hook| hook.target) {
+        Ok(HookTarget::Service { path, .. }) => path,
+        Ok(HookTarget::Url(url)) => {
+            let behind = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+            behind.find('/').map(|at| behind[at..].to_owned()).unwrap_or_default()
+        }
+        Err(_) => String::new(),
+    };
+    environment(&path).unwrap_or_default()
+}
+
+/// A hook that the API server cannot believe.
+fn trust(configuration: &str, hook: &Value) -> Option<String> {
     let bundle = hook["clientConfig"]["caBundle"].as_str().unwrap_or_default();
     (bundle.is_empty() && hook["clientConfig"]["service"].is_object()).then(|| {
         format!(

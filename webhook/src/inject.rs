@@ -7,6 +7,8 @@
 
 mod annotations;
 mod assembly;
+pub(crate) mod custom;
+mod digest;
 mod environment;
 mod facts;
 mod finish;
@@ -30,6 +32,7 @@ mod volumes;
 
 use std::collections::BTreeMap;
 
+use lateen_api::names::annotation;
 use serde_json::Value;
 
 use crate::patch::{self, Operation};
@@ -116,11 +119,20 @@ impl InjectError {
     }
 }
 
+/// Whether a pod has been injected.
+#[must_use]
+pub fn is_injected(pod: &Value) -> bool {
+    pod["metadata"]["annotations"].get(annotation::STATUS).is_some()
+}
+
 /// The pod that its owner wrote: without an earlier injection.
 #[must_use]
 pub fn original(pod: &Value) -> Value {
     let mut original = pod.clone();
-    previous::strip(&mut original, &mut Vec::new());
+    if is_injected(pod) {
+        previous::strip(&mut original, &mut Vec::new());
+        digest::unmark(&mut original);
+    }
     original
 }
 
@@ -146,7 +158,9 @@ pub fn inject(
     shape::check(pod)?;
     let mut stripped = pod.clone();
     previous::strip(&mut stripped, &mut warnings);
-    let injected = assembly::assemble(stripped, settings, context, &mut warnings)?;
+    let before = digest::Before::of(&mut stripped, is_injected(pod));
+    let mut injected = assembly::assemble(stripped, settings, context, &mut warnings)?;
+    before.mark(&mut injected);
     let patch = patch::between(pod, &injected);
     Ok(Injection { pod: injected, patch, warnings, reason: decision.reason })
 }

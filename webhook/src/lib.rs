@@ -2,11 +2,12 @@
 //!
 //! Whether a pod gets a sidecar ([`policy`]), what it gets ([`inject()`]), the patch that says so
 //! ([`patch`]), and the webhook around it: its registration ([`hooks`]), what stands in for it
-//! while it is away ([`fallback`]), its messages ([`admission`], and [`validation`] for Istio's kinds),
+//! while it is away ([`fallback`]), what is said of it ([`explain`], [`audit`]), its messages ([`admission`], and [`validation`] for Istio's kinds),
 //! its HTTPS server ([`server`]) and the API server's side of a call ([`client`], [`selectors`]). Everything but server and
 //! client is pure. Must not know how settings are read or who watches the cluster.
 
 pub mod admission;
+pub mod audit;
 pub mod changes;
 pub mod client;
 pub mod conditions;

@@ -176,6 +176,8 @@ fn injected_model(settings: &InjectionSettings) -> Result<Value, InjectError> {
     // Annotations about the model's own ports say nothing about another pod.
     if let Some(annotations) = injected["metadata"]["annotations"].as_object_mut() {
         annotations.remove(annotation::OVERRIDES);
+        annotations.remove(annotation::DIGEST);
+        annotations.remove(annotation::ADDED);
     }
     Ok(injected)
 }
