@@ -15,11 +15,12 @@ mod traffic;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lateen_cli::claims::{Claim, Report};
 
 use crate::progress::say;
+use speed::Unmeshed;
 use stage::Stage;
 
 /// What is asked of a run.
@@ -78,11 +79,13 @@ async fn look(stage: &Stage, report: &mut Report) -> anyhow::Result<()> {
     macro_rules! claim {
         ($id:literal, $text:literal, $look:expr) => {
             say(concat!("  ", $text, " ..."));
+            let since = Instant::now();
             report.claims.push(Claim::from_look($id, $text, $look.await));
+            say(&format!("    {:.0} s", since.elapsed().as_secs_f64()));
             tell(report, stage).await;
         };
     }
-    let (bare, before) = prepare(stage).await?;
+    let (unmeshed, before) = prepare(stage).await?;
     claim!(
         "two-containers",
         "unedited pods of bookinfo run with two containers",
@@ -125,23 +128,23 @@ async fn look(stage: &Stage, report: &mut Report) -> anyhow::Result<()> {
     );
     if stage.is_own() {
         claim!("api-server", "the API server restarts under load", endurance::api_server(stage));
-        claim!("network-time", "network plugins are quick", speed::network(stage));
+        report.figures.push(speed::network(stage).await?);
     }
-    say(&speed::start(stage, &bare).await?);
-    claim!("webhook-time", "the API server waits little for the webhook", speed::webhook(stage));
-    claim!("memory", "components are small", speed::memory(stage));
+    report.figures.push(speed::start(stage, &unmeshed).await?);
+    report.figures.push(speed::webhook(stage).await?);
+    report.figures.push(speed::memory(stage).await?);
     claim!("upgrade", "a second upgrade changes nothing", install::upgrade(stage));
     claim!("uninstall", "the cluster is as before", install::uninstall(stage, &before));
     Ok(())
 }
 
 /// Looks at the cluster without a mesh, then brings the mesh and bookinfo in.
-async fn prepare(stage: &Stage) -> anyhow::Result<(Vec<Duration>, BTreeSet<String>)> {
-    let bare = speed::bare(stage).await?;
+async fn prepare(stage: &Stage) -> anyhow::Result<(Unmeshed, BTreeSet<String>)> {
+    let unmeshed = speed::unmeshed(stage).await?;
     let before = stage.inventory().await?;
     install::install(stage).await?;
     install::bookinfo(stage).await?;
-    Ok((bare, before))
+    Ok((unmeshed, before))
 }
 
 /// Says at once what did not hold, while the cluster can still be asked about it.
