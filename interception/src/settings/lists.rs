@@ -27,7 +27,7 @@ pub enum ListError {
     #[error("{0:?} is not a numeric id")]
     Id(String),
     /// Not an interface name.
-    #[error("{0:?} is not an interface name (1 to 15 characters, no spaces, no '/')")]
+    #[error("{0:?} is not an interface name (1 to 15 characters, no spaces, no '/', no '-' first)")]
     Interface(String),
     /// `*` where it has no meaning.
     #[error("\"*\" must stand alone and is not possible in a list of exclusions")]
@@ -141,7 +141,9 @@ pub(crate) fn interfaces(list: &str) -> Result<Vec<Interface>, ListError> {
     each(list, |entry| {
         let clean = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b'"';
         let name = entry.strip_suffix('+').unwrap_or(entry);
-        if name.is_empty() || entry.len() > MAX_INTERFACE || !entry.bytes().all(clean) {
+        // With a dash first it would be read as a flag by what takes it as an argument.
+        let flag = name.starts_with('-');
+        if name.is_empty() || flag || entry.len() > MAX_INTERFACE || !entry.bytes().all(clean) {
             return Err(ListError::Interface(entry.to_owned()));
         }
         Ok(Interface(entry.to_owned()))
@@ -176,6 +178,7 @@ mod tests {
         assert!(interfaces("averyveryverylongname").is_err());
         assert!(interfaces("a b").is_err());
         assert!(interfaces("+").is_err());
+        assert!(interfaces("eth0,--cleanup").is_err());
         assert_eq!(ports(&"1,".repeat(5000)).unwrap_err(), ListError::TooMany);
     }
 }
