@@ -61,6 +61,8 @@ pub(crate) static MUTATING_WEBHOOK: Kind = kind(
     "mutatingwebhookconfigurations",
     &[],
 );
+pub(crate) static DISRUPTION_BUDGET: Kind =
+    kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", &["pdb"]);
 /// Kinds with a pod in them.
 pub(crate) static WORKLOADS: [Kind; 7] = [
     kind("apps", "v1", "Deployment", "deployments", &["deploy"]),
@@ -165,7 +167,7 @@ impl Live {
 }
 
 /// The elements of a list do not say their kind.
-fn untyped(kind: &Kind, object: DynamicObject) -> anyhow::Result<Value> {
+pub(crate) fn untyped(kind: &Kind, object: DynamicObject) -> anyhow::Result<Value> {
     let mut value = serde_json::to_value(object)?;
     let version = kind.version;
     value["kind"] = Value::from(kind.kind);

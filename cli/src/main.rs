@@ -7,7 +7,9 @@ mod explain;
 mod inject;
 mod lab;
 mod output;
+mod ps;
 mod registry;
+mod restart;
 mod surroundings;
 mod validate;
 
@@ -34,6 +36,10 @@ enum Command {
     Lab(lab::Command),
     /// Whether pods are injected, by which revision, why, and what that changes
     CheckInject(Box<check_inject::Settings>),
+    /// The pods of a cluster, and whether each has the sidecar that it would get today
+    Ps(ps::Settings),
+    /// Restart the workloads whose pods would be other ones if they were created today
+    Restart(restart::Settings),
     /// Why the mesh does what it does
     #[command(subcommand)]
     Explain(explain::Topic),
@@ -59,6 +65,8 @@ async fn main() -> ExitCode {
         Command::Registry(settings) => registry::run(&settings),
         Command::Lab(command) => lab::run(command).await,
         Command::CheckInject(settings) => check_inject::run(&settings).await,
+        Command::Ps(settings) => ps::run(&settings).await,
+        Command::Restart(settings) => restart::run(&settings).await,
         Command::Explain(topic) => explain::run(topic).await,
         Command::Inject(settings) => inject::run(&settings),
         Command::Validate(settings) => validate::run(&settings),
