@@ -13,6 +13,7 @@ pub mod client;
 pub mod conditions;
 pub mod explain;
 pub mod fallback;
+mod gotemplate;
 pub mod hooks;
 pub mod inject;
 mod kube;

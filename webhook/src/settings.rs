@@ -6,13 +6,13 @@
 
 pub(crate) mod merge;
 pub mod mesh;
+pub(crate) mod templates;
 pub mod values;
-
-use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 pub use mesh::MeshSettings;
+pub(crate) use templates::Templates;
 pub use values::Values;
 
 /// Settings that cannot be used; the ones before stay in force.
@@ -34,15 +34,14 @@ pub enum SettingsError {
         /// What is wrong with it.
         reason: String,
     },
-}
-
-/// What a template of the user says.
-#[derive(Debug, Clone, PartialEq)]
-pub enum UserTemplate {
-    /// A piece of a pod, laid over the pod by strategic merge.
-    Overlay(Value),
-    /// It cannot be used, and why; pods that ask for it are denied.
-    Unusable(String),
+    /// A template of the user cannot be read.
+    #[error("injection template {name:?}: {reason}; correct sidecarInjectorWebhook.templates")]
+    Template {
+        /// Its name.
+        name: String,
+        /// What is wrong with it, and where.
+        reason: String,
+    },
 }
 
 /// What the cluster and the installation are, beyond values and mesh configuration.
@@ -85,7 +84,7 @@ pub struct InjectionSettings {
     /// Whether ids of the proxy come from the namespace's ranges.
     pub openshift: bool,
     /// Templates of the user, by name.
-    pub templates: BTreeMap<String, UserTemplate>,
+    pub(crate) templates: Templates,
 }
 
 impl InjectionSettings {
@@ -109,8 +108,10 @@ impl InjectionSettings {
             }
             merge::overlay(&mut effective, values);
         }
-        let values = decode_values(effective)?;
+        let values = decode_values(effective.clone())?;
         let mesh = MeshSettings::from_source(mesh)?;
+        let texts = &values.sidecar_injector_webhook.templates;
+        let templates = Templates::read(texts, &effective, &mesh.document)?;
         let revision = [options.revision, values.revision.clone(), "default".to_owned()]
             .into_iter()
             .find(|revision| !revision.is_empty())
@@ -121,12 +122,7 @@ impl InjectionSettings {
             cluster_id: if cluster.is_empty() { options.cluster_id } else { cluster.clone() },
             native_sidecars: options.native_sidecars,
             openshift: options.openshift,
-            templates: values
-                .sidecar_injector_webhook
-                .templates
-                .iter()
-                .map(|(name, text)| (name.clone(), user_template(text)))
-                .collect(),
+            templates,
             values,
             mesh,
         })
@@ -157,22 +153,6 @@ fn decode_values(values: Value) -> Result<Values, SettingsError> {
     })
 }
 
-/// Reads a template of the user: YAML without template actions.
-fn user_template(text: &str) -> UserTemplate {
-    if text.contains("{{") {
-        let line = text.lines().position(|line| line.contains("{{")).unwrap_or_default() + 1;
-        return UserTemplate::Unusable(format!(
-            "line {line} has a template action ({{{{ }}}}), which is not supported; \
-             write the overlay as plain YAML"
-        ));
-    }
-    match parse_yaml(text) {
-        Ok(Value::Object(overlay)) => UserTemplate::Overlay(Value::Object(overlay)),
-        Ok(_) => UserTemplate::Unusable("expected a map with spec or metadata".to_owned()),
-        Err(reason) => UserTemplate::Unusable(format!("not valid YAML: {reason}")),
-    }
-}
-
 /// Reads one YAML document as Kubernetes reads it. Pods bring such texts: what aliases may make
 /// of a short one is bounded.
 ///
@@ -188,7 +168,7 @@ pub(crate) fn parse_yaml(text: &str) -> Result<Value, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{InjectionSettings, Options, UserTemplate};
+    use super::{InjectionSettings, Options};
     use serde_json::json;
 
     #[test]
@@ -222,20 +202,19 @@ mod tests {
     }
 
     #[test]
-    fn templates_with_actions_are_refused_with_their_line() {
-        let values = json!({"sidecarInjectorWebhook": {"templates": {
-            "plain": "spec:\n  priorityClassName: high\n",
-            "actions": "spec:\n  nodeName: {{ .NodeName }}\n",
-            "list": "- a",
-        }}});
-        let settings =
-            InjectionSettings::from_sources(Some(&values), None, Options::default()).unwrap();
-        assert!(matches!(&settings.templates["plain"], UserTemplate::Overlay(_)));
-        for (name, needle) in [("actions", "line 2"), ("list", "expected a map")] {
-            let UserTemplate::Unusable(reason) = &settings.templates[name] else {
-                panic!("{name} is usable")
-            };
-            assert!(reason.contains(needle), "{reason}");
+    fn a_wrong_template_is_refused_with_its_name_and_place() {
+        for (text, needle) in [
+            ("spec:\n  nodeName: {{ .Spec.NodeName\n", "line 2, column 13: unclosed action"),
+            ("spec:\n\n  a: {{ frobnicate }}", "line 3, column 9: function \"frobnicate\""),
+            ("- a", "the template: expected a map"),
+            ("spec: []", "spec: expected a map"),
+            ("spec: [", "not valid YAML"),
+        ] {
+            let values = json!({"sidecarInjectorWebhook": {"templates": {"mine": text}}});
+            let error = InjectionSettings::from_sources(Some(&values), None, Options::default())
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("template \"mine\"") && error.contains(needle), "{error}");
         }
     }
 }

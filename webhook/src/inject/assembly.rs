@@ -12,9 +12,21 @@ use serde_json::{Map, Value};
 use super::facts::Facts;
 use super::proxy_config::Mode;
 use super::templates::{self, Fragment, Template};
-use super::{AdmissionContext, InjectError, overlay, previous};
+use super::{AdmissionContext, InjectError, custom, overlay, previous};
 use crate::settings::InjectionSettings;
 use crate::strategic_merge::merge;
+
+/// Who made the proxy of a pod.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum ProxyOf {
+    /// There is none.
+    #[default]
+    Nobody,
+    /// A template of Lateen's.
+    Lateen,
+    /// A template of the user.
+    User,
+}
 
 /// A pod under construction.
 #[derive(Debug, Default)]
@@ -30,8 +42,8 @@ pub(super) struct Assembly {
     pub(super) pull_secrets: Vec<String>,
     /// The user's containers that have the name of an injected one.
     pub(super) users: Vec<Value>,
-    /// Whether a proxy is in the pod.
-    pub(super) has_proxy: bool,
+    /// Who made the proxy of the pod.
+    pub(super) proxy: ProxyOf,
     /// Whether traffic is redirected to the proxy.
     pub(super) redirected: bool,
     /// Whether the proxy belongs among the init containers.
@@ -46,13 +58,16 @@ pub(crate) fn assemble(
     context: &AdmissionContext,
     warnings: &mut Vec<String>,
 ) -> Result<Value, InjectError> {
+    // Templates of the user see the pod as it is, with the user's own proxy.
+    let whole = settings.templates.shared().map(|shared| (pod.clone(), shared));
     let users = match pod.get_mut("spec") {
         Some(Value::Object(spec)) => overlay::take(spec),
         _ => Vec::new(),
     };
     let facts = Facts::new(&pod, overlay::proxy(&users), settings, context)?;
     let templates = templates::of_pod(&facts.annotations, settings)?;
-    let mut assembly = Assembly { users, ..Assembly::default() };
+    let native = facts.native && templates.iter().any(|t| matches!(t, Template::Sidecar));
+    let mut assembly = Assembly { users, native, ..Assembly::default() };
     if let Value::Object(fields) = &mut pod {
         assembly.metadata = taken(fields, "metadata");
         assembly.spec = taken(fields, "spec");
@@ -61,6 +76,10 @@ pub(crate) fn assemble(
     for template in &templates {
         match (template, template.fragment(&facts)?) {
             (Template::User(overlay), _) => assembly.lay(overlay),
+            (Template::Rendered(name, text), _) => {
+                let Some((pod, shared)) = &whole else { continue };
+                assembly.lay(&custom::render((name, text), (pod, shared), &facts)?);
+            }
             (_, Some(fragment)) => assembly.add(fragment),
             (_, None) => {}
         }
@@ -126,7 +145,9 @@ impl Assembly {
     /// Adds the pieces of one of Lateen's templates.
     fn add(&mut self, fragment: Fragment) {
         self.native |= fragment.proxy_is_native;
-        self.has_proxy |= fragment.proxy.is_some();
+        if fragment.proxy.is_some() {
+            self.proxy = ProxyOf::Lateen;
+        }
         self.redirected |= fragment.proxy.is_some() && fragment.init.is_some();
         let list = if self.native { "initContainers" } else { "containers" };
         self.add_containers("initContainers", fragment.init.into_iter().collect());
@@ -169,6 +190,7 @@ impl Assembly {
             self.take_metadata();
         }
         let Value::Object(spec) = &overlay["spec"] else { return };
+        self.note_proxy(&overlay["spec"]);
         let mut spec = spec.clone();
         if let Some(Value::Array(volumes)) = spec.remove("volumes") {
             self.lay_volumes(volumes);
@@ -182,6 +204,22 @@ impl Assembly {
             self.add_containers(other, elsewhere);
         }
         merge(&mut self.spec, &spec);
+    }
+
+    /// Where nothing else makes the proxy, it is what the template says, where it says.
+    fn note_proxy(&mut self, spec: &Value) {
+        let has = |list: &str, name: &str| {
+            let elements = spec[list].as_array();
+            elements.is_some_and(|all| all.iter().any(|element| element["name"] == name))
+        };
+        let native = has("initContainers", container::PROXY);
+        if self.proxy == ProxyOf::Nobody && (native || has("containers", container::PROXY)) {
+            self.proxy = ProxyOf::User;
+            self.native |= native;
+        }
+        let init = [container::INIT, container::VALIDATION];
+        self.redirected |=
+            self.proxy != ProxyOf::Nobody && init.iter().any(|name| has("initContainers", name));
     }
 
     /// A template written for one place of the proxy also fits the other.

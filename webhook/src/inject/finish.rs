@@ -2,11 +2,11 @@
 //!
 //! Runs when all pieces and the user's containers are in place. Must not know templates.
 
-use lateen_api::names::{annotation, container, env};
+use lateen_api::names::{annotation, container, env, label};
 use serde_json::{Map, Value};
 
 use super::annotations::parse_bool;
-use super::assembly::Assembly;
+use super::assembly::{Assembly, ProxyOf};
 use super::facts::Facts;
 use super::{InjectError, probes, prometheus, resources};
 use crate::kube::Status;
@@ -14,8 +14,11 @@ use crate::kube::Status;
 impl Assembly {
     /// What depends on the pod as a whole.
     pub(super) fn finish(&mut self, facts: &Facts<'_>) -> Result<(), InjectError> {
+        if self.proxy == ProxyOf::User {
+            self.place_in_mesh(facts);
+        }
         self.order(facts);
-        if self.has_proxy {
+        if self.proxy != ProxyOf::Nobody {
             self.rewrite_probes(facts);
             self.warnings.extend(resources::warning(facts));
         }
@@ -32,6 +35,22 @@ impl Assembly {
         }
         annotations.insert(annotation::STATUS.to_owned(), Value::from(status));
         Ok(())
+    }
+
+    /// Tells a proxy that a template of the user made where it is: what the webhook's URL, the
+    /// settings or the pod's label say wins over what the template wrote.
+    fn place_in_mesh(&mut self, facts: &Facts<'_>) {
+        let cluster = &facts.settings.values.global.multi_cluster.cluster_name;
+        if !cluster.is_empty() {
+            self.set_proxy_variable(env::META_CLUSTER_ID, cluster);
+        }
+        for (name, value) in &facts.context.environment {
+            self.set_proxy_variable(name, value);
+        }
+        if let Some(network) = facts.network() {
+            self.set_proxy_variable(env::META_NETWORK, network);
+            self.labels.insert(label::NETWORK.to_owned(), Value::from(network));
+        }
     }
 
     /// Puts the containers in the order in which the kubelet must start them.

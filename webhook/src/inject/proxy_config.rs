@@ -123,6 +123,11 @@ impl ProxyConfig {
         format!("{}\n", Value::Object(differing))
     }
 
+    /// All of it.
+    pub(crate) fn document(&self) -> Value {
+        Value::Object(self.fields.clone())
+    }
+
     pub(crate) fn metadata(&self) -> BTreeMap<String, String> {
         string_map(self.fields.get("proxyMetadata"))
     }
@@ -148,6 +153,11 @@ impl ProxyConfig {
     pub(crate) fn image_type(&self) -> &str {
         self.fields.get("image").and_then(|image| image["imageType"].as_str()).unwrap_or_default()
     }
+}
+
+/// Whether ProxyConfig has a field of this name.
+pub(crate) fn is_field(name: &str) -> bool {
+    FIELDS.contains(&name) || MORE_FIELDS.contains(&name)
 }
 
 /// Reads the annotation.
@@ -189,7 +199,7 @@ fn camel_case(key: &str) -> String {
 /// The field and what is expected there.
 pub(crate) fn check(fields: &Map<String, Value>) -> Result<(), String> {
     for (key, value) in fields {
-        if !FIELDS.contains(&key.as_str()) && !MORE_FIELDS.contains(&key.as_str()) {
+        if !is_field(key) {
             return Err(format!("{key}: unknown field of ProxyConfig"));
         }
         let expected = match key.as_str() {

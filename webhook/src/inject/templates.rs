@@ -1,6 +1,7 @@
 //! Templates: which pieces a pod gets.
 //!
-//! Lateen's own are code; the user's are plain overlays. A name that is unknown denies the pod,
+//! Lateen's own are code; the user's are overlays, as they stand or rendered for the pod, and
+//! stand in for one of Lateen's under the same name. A name that is unknown denies the pod,
 //! because a pod that asked for a sidecar must not start without. Must not know how pieces are
 //! put together.
 
@@ -12,7 +13,9 @@ use serde_json::{Map, Value};
 use super::annotations::Annotations;
 use super::facts::Facts;
 use super::{InjectError, gateway, grpc, sidecar};
-use crate::settings::{InjectionSettings, UserTemplate};
+use crate::gotemplate;
+use crate::settings::InjectionSettings;
+use crate::settings::templates::UserTemplate;
 
 /// Most templates a pod may ask for.
 const LIMIT: usize = 32;
@@ -46,7 +49,10 @@ pub(crate) enum Template<'a> {
     Sidecar,
     Gateway,
     GrpcSimple,
+    /// An overlay of the user.
     User(&'a Value),
+    /// A template of the user that renders one, and its name.
+    Rendered(&'a str, &'a gotemplate::Template),
 }
 
 impl Template<'_> {
@@ -56,7 +62,7 @@ impl Template<'_> {
             Self::Sidecar => sidecar::fragment(facts).map(Some),
             Self::Gateway => gateway::fragment(facts).map(Some),
             Self::GrpcSimple => Ok(Some(grpc::fragment(facts))),
-            Self::User(_) => Ok(None),
+            Self::User(_) | Self::Rendered(..) => Ok(None),
         }
     }
 }
@@ -102,8 +108,10 @@ fn template<'a>(name: &str, settings: &'a InjectionSettings) -> Result<Template<
         Err(InjectError::Template { name, reason: reason.to_owned() })
     };
     match settings.templates.get(name) {
-        Some(UserTemplate::Overlay(overlay)) => return Ok(Template::User(overlay)),
-        Some(UserTemplate::Unusable(reason)) => return refuse(reason),
+        Some((_, UserTemplate::Overlay(overlay))) => return Ok(Template::User(overlay)),
+        Some((name, UserTemplate::Rendered(template))) => {
+            return Ok(Template::Rendered(name, template));
+        }
         None => {}
     }
     match name {

@@ -22,6 +22,8 @@ pub struct MeshSettings {
     pub inbound_localhost: bool,
     /// ProxyConfig of every pod, before what its annotation says.
     pub default_config: Map<String, Value>,
+    /// All of the mesh configuration, for templates.
+    pub(crate) document: Map<String, Value>,
     /// What of the mesh configuration injection cannot honour, for status and log.
     pub warnings: Vec<String>,
 }
@@ -40,6 +42,7 @@ impl MeshSettings {
             Some(_) => return Err(shape("(root)", "a map")),
         };
         overlay_mesh(&mut effective, &overlay);
+        let document = effective.clone();
         let Some(Value::Object(default_config)) = effective.remove("defaultConfig") else {
             return Err(shape("defaultConfig", "a map"));
         };
@@ -58,6 +61,7 @@ impl MeshSettings {
                 .is_some_and(|policy| policy["mode"] == "LOCALHOST"),
             warnings: unhonoured(&effective),
             default_config,
+            document,
         })
     }
 
