@@ -2,8 +2,8 @@
 //! to the next replica, as kube-proxy does it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,6 +16,7 @@ pub(crate) struct Front {
     port: u16,
     /// Connections that were taken.
     pub(crate) connections: Arc<AtomicUsize>,
+    replicas: Arc<Mutex<Vec<SocketAddr>>>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -25,12 +26,18 @@ impl Front {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let connections = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&connections);
+        let replicas = Arc::new(Mutex::new(replicas));
+        let (count, behind) = (Arc::clone(&connections), Arc::clone(&replicas));
         let task = tokio::spawn(async move {
             loop {
                 let Ok((mut from, _)) = listener.accept().await else { continue };
                 let turn = count.fetch_add(1, Ordering::Relaxed);
-                let replica = replicas[turn % replicas.len()];
+                let replica = {
+                    let replicas = behind.lock().unwrap();
+                    // With nobody behind it, a connection ends at once.
+                    let Some(last) = replicas.len().checked_sub(1) else { continue };
+                    replicas[turn % (last + 1)]
+                };
                 tokio::spawn(async move {
                     let Ok(mut to) = TcpStream::connect(replica).await else { return };
                     drop(tokio::io::copy_bidirectional(&mut from, &mut to).await);
@@ -44,7 +51,12 @@ impl Front {
             "spec": {"type": "ExternalName", "externalName": "localhost"},
         });
         bench.apply(&service.to_string()).await;
-        Self { port, connections, _task: AbortOnDropHandle::new(task) }
+        Self { port, connections, replicas, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Sends new connections to these from now on, as when endpoints change.
+    pub(crate) fn lead_to(&self, replicas: &[SocketAddr]) {
+        *self.replicas.lock().unwrap() = replicas.to_vec();
     }
 
     /// A webhook configuration as the chart has it, with these hooks, without bundles.

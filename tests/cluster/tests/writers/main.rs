@@ -6,6 +6,7 @@ mod authority;
 mod daemon;
 mod front;
 mod leader;
+mod outage;
 mod refusals;
 mod repair;
 mod rotation;

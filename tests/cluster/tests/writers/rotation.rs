@@ -25,7 +25,7 @@ use crate::front::Front;
 const HOOKS: &str = "mutatingwebhookconfiguration istio-sidecar-injector";
 const OVERLAP: [&str; 2] = ["--root-overlap", "3s"];
 
-async fn client(bench: &Bench) -> Client {
+pub(crate) async fn client(bench: &Bench) -> Client {
     let parsed = Kubeconfig::read_from(bench.server.kubeconfig()).unwrap();
     let options = KubeConfigOptions::default();
     let config = Config::from_custom_kubeconfig(parsed, &options).await.unwrap();
