@@ -141,7 +141,7 @@ pub struct Answer {
 /// Answers a review.
 #[must_use]
 pub fn answer(body: &[u8], injector: &Injector, environment: &BTreeMap<String, String>) -> Answer {
-    let review = match read(body) {
+    let review = match crate::json::map::<Review>(body) {
         Ok(review) => review,
         Err(reason) => return refused("", V1, format!("AdmissionReview cannot be read: {reason}")),
     };
@@ -172,14 +172,6 @@ pub fn answer(body: &[u8], injector: &Injector, environment: &BTreeMap<String, S
         return refused(&request.uid, version, message);
     }
     decide(request, version, injector, environment)
-}
-
-/// A map is asked for first, since serde takes a list for a struct too.
-fn read(body: &[u8]) -> Result<Review, String> {
-    if body.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
-        return Err("expected a map".to_owned());
-    }
-    serde_json::from_slice(body).map_err(|error| error.to_string())
 }
 
 impl Request {

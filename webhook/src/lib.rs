@@ -16,6 +16,7 @@ pub mod fallback;
 mod gotemplate;
 pub mod hooks;
 pub mod inject;
+mod json;
 mod kube;
 pub mod patch;
 pub mod policy;

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -46,6 +46,8 @@ pub struct Limits {
     pub requests: usize,
     /// Largest body, bytes.
     pub body: usize,
+    /// Bytes of all bodies at once; one that has no room left is answered 503.
+    pub bodies: usize,
     /// Largest headers, bytes.
     pub headers: usize,
     /// For the TLS handshake, for the headers and for the body of a request, each.
@@ -62,6 +64,7 @@ impl Default for Limits {
             connections: 256,
             requests: 64,
             body: 6 * 1024 * 1024,
+            bodies: 16 * 1024 * 1024,
             headers: 32 * 1024,
             patience: Duration::from_secs(10),
             idle: Duration::from_secs(60),
@@ -94,7 +97,11 @@ pub async fn serve(
     tracing::info!(address = %listener.local_addr()?, "webhook serves");
     let acceptor = TlsAcceptor::from(tls);
     let connections = Arc::new(Semaphore::new(webhook.limits.connections));
-    let shared = Arc::new(Shared { requests: Semaphore::new(webhook.limits.requests), webhook });
+    let shared = Arc::new(Shared {
+        requests: Semaphore::new(webhook.limits.requests),
+        room: Semaphore::new(webhook.limits.bodies.min(Semaphore::MAX_PERMITS)),
+        webhook,
+    });
     let mut open = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -122,6 +129,8 @@ pub async fn serve(
 struct Shared {
     webhook: Webhook,
     requests: Semaphore,
+    /// A permit for each byte of all bodies.
+    room: Semaphore,
 }
 
 /// Accepts a connection once there is room for one. A failure (no file descriptors, say) costs a
@@ -256,7 +265,7 @@ where
     let route = request.uri().path();
     if route == "/validate" {
         return match receive(shared, request).await {
-            Ok((body, _permit)) => json(&tell(validation::answer(&body)).review),
+            Ok((body, _permit)) => json(&tell(validation::answer(&body.bytes)).review),
             Err((status, message)) => plain(status, message),
         };
     }
@@ -276,7 +285,7 @@ where
         Ok(received) => received,
         Err((status, message)) => return failed(status, message),
     };
-    let answer = admission::answer(&body, &injector.load(), &environment);
+    let answer = admission::answer(&body.bytes, &injector.load(), &environment);
     record(counters, &answer);
     json(&answer.review)
 }
@@ -288,7 +297,7 @@ type Refusal = (StatusCode, &'static str);
 async fn receive<B>(
     shared: &Shared,
     request: Request<B>,
-) -> Result<(Bytes, SemaphorePermit<'_>), Refusal>
+) -> Result<(Taken<'_>, SemaphorePermit<'_>), Refusal>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -307,8 +316,8 @@ where
     if declared > u64::try_from(limits.body).unwrap_or(u64::MAX) {
         return Err((StatusCode::PAYLOAD_TOO_LARGE, "body is too large"));
     }
-    let body = read(request.into_body(), limits).await?;
-    if body.is_empty() {
+    let body = read(request.into_body(), limits, &shared.room).await?;
+    if body.bytes.is_empty() {
         return Err((StatusCode::BAD_REQUEST, "no body found"));
     }
     Ok((body, permit))
@@ -329,17 +338,45 @@ fn is_json<B>(request: &Request<B>) -> bool {
     })
 }
 
-async fn read<B>(body: B, limits: &Limits) -> Result<Bytes, Refusal>
+/// A body, and the room it takes until it is dropped.
+struct Taken<'a> {
+    bytes: Vec<u8>,
+    room: Option<SemaphorePermit<'a>>,
+}
+
+async fn collect<B>(body: B, limit: usize, room: &Semaphore) -> Result<Taken<'_>, Refusal>
+where
+    B: Body<Data = Bytes>,
+{
+    let mut body = std::pin::pin!(body);
+    let mut taken = Taken { bytes: Vec::new(), room: None };
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| (StatusCode::BAD_REQUEST, "body cannot be read"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if taken.bytes.len() + data.len() > limit {
+            return Err((StatusCode::PAYLOAD_TOO_LARGE, "body is too large"));
+        }
+        let size = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let Ok(more) = room.try_acquire_many(size) else {
+            let message = "bodies of other requests take all room; try again";
+            return Err((StatusCode::SERVICE_UNAVAILABLE, message));
+        };
+        match &mut taken.room {
+            Some(room) => room.merge(more),
+            none => *none = Some(more),
+        }
+        taken.bytes.extend_from_slice(&data);
+    }
+    Ok(taken)
+}
+
+async fn read<'a, B>(body: B, limits: &Limits, room: &'a Semaphore) -> Result<Taken<'a>, Refusal>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    match timeout(limits.patience, Limited::new(body, limits.body).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err((StatusCode::PAYLOAD_TOO_LARGE, "body is too large"))
-        }
-        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "body cannot be read")),
+    match timeout(limits.patience, collect(body, limits.body, room)).await {
+        Ok(taken) => taken,
         Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "body took too long")),
     }
 }

@@ -9,6 +9,7 @@ use lateen_api::{Finding, Object, ObjectMeta, Origin, validate};
 use serde_json::{Map, Value};
 
 use crate::admission::{MESSAGE_LIMIT, Response, ReviewResponse, Status, V1, bounded, cut};
+use crate::json;
 
 /// An answered review.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,9 +23,9 @@ pub struct Verdict {
 /// Answers a review. One that cannot be read is refused.
 #[must_use]
 pub fn answer(body: &[u8]) -> Verdict {
-    let review: Map<String, Value> = match serde_json::from_slice(body) {
+    let review: Map<String, Value> = match json::map(body) {
         Ok(review) => review,
-        Err(error) => return unreadable("", &error.to_string()),
+        Err(error) => return unreadable("", &error),
     };
     let Some(request) = review.get("request").and_then(Value::as_object) else {
         return unreadable("", "it has no request");
