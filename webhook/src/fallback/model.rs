@@ -112,9 +112,10 @@ pub(super) fn mutation(settings: &InjectionSettings) -> Result<String, InjectErr
         for (key, value) in metadata[map].as_object().into_iter().flatten() {
             let path = format!("/metadata/{map}/{}", escaped(key));
             let add = format!("[{}]", add(&path, value));
-            let known =
-                format!("has(object.metadata.{map}) && {} in object.metadata.{map}", quoted(key));
-            parts.push(format!("({known} ? [] : {add})"));
+            parts.push(match kept(map, key) {
+                Some(kept) => format!("({kept} ? [] : {add})"),
+                None => add,
+            });
         }
     }
     for list in LISTS {
@@ -139,6 +140,22 @@ pub(super) fn mutation(settings: &InjectionSettings) -> Result<String, InjectErr
         }
     }
     Ok(parts.join(" + "))
+}
+
+/// Under which condition the pod keeps what it has instead of a label or annotation; never for what
+/// the webhook replaces too.
+fn kept(map: &str, key: &str) -> Option<String> {
+    let has = |key: &str| {
+        format!("has(object.metadata.{map}) && {} in object.metadata.{map}", quoted(key))
+    };
+    // Who says where its metrics are says so with all three.
+    let scrape =
+        [annotation::PROMETHEUS_SCRAPE, annotation::PROMETHEUS_PORT, annotation::PROMETHEUS_PATH];
+    match key {
+        label::REVISION | label::NETWORK => None,
+        key if scrape.contains(&key) => Some(scrape.map(has).join(" || ")),
+        key => Some(has(key)),
+    }
 }
 
 /// What injection makes of the model.

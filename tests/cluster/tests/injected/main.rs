@@ -4,3 +4,4 @@
 
 mod cases;
 mod creation;
+mod fallback;
