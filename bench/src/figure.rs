@@ -26,6 +26,16 @@ impl Figure {
             met: value <= limit,
         }
     }
+
+    /// A figure that must not be under `limit`.
+    pub(crate) fn at_least(name: &str, value: f64, limit: f64, unit: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            measured: format!("{value:.0} {unit}"),
+            promise: format!(">= {limit} {unit}"),
+            met: value >= limit,
+        }
+    }
 }
 
 /// All figures of a run, and what could not be measured.

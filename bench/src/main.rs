@@ -36,10 +36,16 @@ struct Settings {
     /// Write the figures as JSON.
     #[arg(long)]
     report: Option<PathBuf>,
+    /// Be the webhook that is measured, and say in this folder where.
+    #[arg(long, hide = true)]
+    webhook: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut settings = Settings::parse();
+    if let Some(folder) = &settings.webhook {
+        return webhook::serve_alone(folder);
+    }
     settings.bin = settings.bin.canonicalize().context("--bin")?;
     if !sandbox::inside() {
         return sandbox::enter();

@@ -1,35 +1,30 @@
-//! Injection: admissions over HTTPS at a fixed rate, answered by the webhook's own server on one
-//! core; and one pod after the other with two thousand environment variables.
+//! Injection: admissions over HTTPS at a fixed rate, answered by the webhook's own server in a process
+//! of its own on one core; one pod after the other with two thousand environment variables; what
+//! that process holds; and how many reviews one core answers without a wire.
+
+mod server;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, ensure};
-use arc_swap::ArcSwap;
+use anyhow::ensure;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use lateen_webhook::InjectionSettings;
-use lateen_webhook::admission::Injector;
+use lateen_webhook::admission::{Injector, answer};
 use lateen_webhook::client::build_review;
-use lateen_webhook::server::{Limits, Webhook, serve};
-use lateen_webhook::settings::Options;
-use lateen_webhook::stats::Counters;
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use lateen_webhook::settings::{InjectionSettings, Options};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::figure::{Figure, percentile};
 use crate::process::output;
+use server::Server;
+
+pub(crate) use server::serve_alone;
 
 const NAME: &str = "istiod.istio-system.svc";
 /// Admissions a second, and for how long.
@@ -38,6 +33,8 @@ const SECONDS: usize = 15;
 /// Large pods, one after the other.
 const LARGE: usize = 200;
 const VARIABLES: usize = 2_000;
+/// How long reviews are answered without a wire.
+const BARE: Duration = Duration::from_secs(3);
 
 /// Latency of an admission as the API server sees it.
 pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
@@ -54,91 +51,44 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
             tails.push(percentile(&mut millis, 99));
             all.append(&mut millis);
         }
+        let at_rate = server.resident_mib()?;
         let mut large = large(&sender).await?;
         let (median, tail) = (percentile(&mut all, 50), percentile(&mut all, 99));
         // A virtual machine stands still now and then; the median second shows the webhook.
         let second = percentile(&mut tails, 50);
+        let large = percentile(&mut large, 99);
         Ok(vec![
             Figure::at_most("injection: p50 at 1,000 admissions/s", median, 2.0, "ms"),
             Figure::at_most("injection: p99 of the median second", second, 2.0, "ms"),
             Figure::at_most("injection: p99 of all seconds", tail, 2.0, "ms"),
+            Figure::at_most("injection: p99 of pods with 2,000 variables", large, 5.0, "ms"),
+            Figure::at_most("injection: resident memory at that rate", at_rate, 20.0, "MiB"),
             Figure::at_most(
-                "injection: p99 of pods with 2,000 variables",
-                percentile(&mut large, 99),
-                5.0,
-                "ms",
+                "injection: peak memory, large pods included",
+                server.peak_mib()?,
+                20.0,
+                "MiB",
             ),
+            Figure::at_least("injection: reviews answered by one core", bare()?, 5_000.0, "/s"),
         ])
     });
-    server.stop()?;
+    drop(server);
     measured
 }
 
-/// The webhook's server in a thread of its own, on the last core this process may use.
-struct Server {
-    address: SocketAddr,
-    root: CertificateDer<'static>,
-    shutdown: CancellationToken,
-    thread: JoinHandle<anyhow::Result<()>>,
-}
-
-impl Server {
-    fn start() -> anyhow::Result<Self> {
-        let (root, tls) = certificates()?;
-        let settings = InjectionSettings::from_sources(None, None, Options::default())?;
-        let injector = Injector { settings, namespaces: BTreeMap::new() };
-        let webhook = Webhook {
-            injector: Arc::new(ArcSwap::from_pointee(injector)),
-            counters: Arc::new(Counters::default()),
-            limits: Limits::default(),
-        };
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        let shutdown = CancellationToken::new();
-        let end = shutdown.clone();
-        let thread = thread::Builder::new().name("webhook".to_owned()).spawn(move || {
-            stay_on_one_core()?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async {
-                let listener = TcpListener::from_std(listener)?;
-                anyhow::Ok(serve(webhook, listener, Arc::new(tls), end).await?)
-            })
-        })?;
-        Ok(Self { address, root, shutdown, thread })
+/// Reviews a second, from bytes to bytes, one after the other.
+fn bare() -> anyhow::Result<f64> {
+    let settings = InjectionSettings::from_sources(None, None, Options::default())?;
+    let injector = Injector { settings, namespaces: BTreeMap::new() };
+    let body = build_review(&shop(), "shop", "uid-1", false).to_string();
+    let (mut count, begun) = (0_u32, Instant::now());
+    while begun.elapsed() < BARE {
+        let answer = answer(body.as_bytes(), &injector, &BTreeMap::new());
+        let text = serde_json::to_vec(&answer.review)?;
+        ensure!(answer.reason.injects() && text.len() > 1000, "a pod was not injected");
+        count += 1;
     }
-
-    fn stop(self) -> anyhow::Result<()> {
-        self.shutdown.cancel();
-        self.thread.join().map_err(|_| anyhow!("the webhook's server failed"))?
-    }
-}
-
-fn stay_on_one_core() -> anyhow::Result<()> {
-    let this = Pid::from_raw(0);
-    let allowed = sched_getaffinity(this)?;
-    let last = (0..CpuSet::count()).rev().find(|core| allowed.is_set(*core).unwrap_or(false));
-    let mut one = CpuSet::new();
-    one.set(last.context("this process may use no core")?)?;
-    Ok(sched_setaffinity(this, &one)?)
-}
-
-fn certificates() -> anyhow::Result<(CertificateDer<'static>, rustls::ServerConfig)> {
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate()?;
-    let root = params.self_signed(&key)?.der().clone();
-    let issuer = Issuer::new(params, key);
-    let leaf_key = KeyPair::generate()?;
-    let leaf =
-        CertificateParams::new(vec![NAME.to_owned()])?.signed_by(&leaf_key, &issuer)?.der().clone();
-    let key = PrivateKeyDer::try_from(leaf_key.serialize_der()).map_err(|e| anyhow!(e))?;
-    let mut config = rustls::ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf], key)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok((root, config))
+    Ok(f64::from(count) / begun.elapsed().as_secs_f64())
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
