@@ -9,6 +9,7 @@
 
 mod authority;
 pub(crate) mod configuration;
+mod injection;
 mod keys;
 mod writers;
 
@@ -248,8 +249,17 @@ impl App {
         let bundles = match &self.cluster {
             None => watch::channel(Bundles::default()).1,
             Some(cluster) => {
+                let Monitor { readiness, metrics, injections, .. } = &*self.monitor;
+                let watched = injection::Watched {
+                    injector: Arc::clone(&injector),
+                    counters: Arc::clone(injections),
+                    metrics: Arc::clone(metrics),
+                    readiness: Arc::clone(readiness),
+                };
                 let contents = writers::Contents { roots: authority.published(), injector };
-                writers::begin(cluster, settings, contents, &self.monitor.readiness, stage)
+                let begun = writers::begin(cluster, settings, contents, readiness, stage);
+                injection::begin(cluster, settings, watched, &begun.leads, stage);
+                begun.bundles
             }
         };
         stage.tasks.spawn(authority.keep(bundles, stage.stop.clone()));

@@ -97,6 +97,15 @@ pub struct Settings {
     #[arg(long, default_value = "24h", value_parser = lateen_api::duration::parse, value_name = "TIME")]
     pub max_cert_ttl: Duration,
 
+    /// How often the leader looks for pods without their sidecar or with a stale one; 0s: never
+    #[arg(long, default_value = "5m", value_parser = lateen_api::duration::parse, value_name = "TIME")]
+    pub audit_every: Duration,
+
+    /// How often the leader tries whether the API server reaches the webhook, by a dry run in this
+    /// namespace; 0s: never
+    #[arg(long, default_value = "0s", value_parser = lateen_api::duration::parse, value_name = "TIME")]
+    pub self_test_every: Duration,
+
     /// What is logged: error, warn, info, debug or trace
     #[arg(long, env = "LATEEN_LOG", default_value = "info", value_name = "LEVEL")]
     pub log_level: tracing::Level,
@@ -110,6 +119,18 @@ impl Settings {
             "" | "default" => name.to_owned(),
             revision => format!("{name}-{revision}"),
         }
+    }
+
+    /// Time between audits of sidecars, if there are any.
+    #[must_use]
+    pub fn audit_period(&self) -> Option<Duration> {
+        Some(self.audit_every).filter(|period| !period.is_zero())
+    }
+
+    /// Time between self-tests of the webhook, if there are any.
+    #[must_use]
+    pub fn self_test_period(&self) -> Option<Duration> {
+        Some(self.self_test_every).filter(|period| !period.is_zero())
     }
 
     /// Where TLS discovery, monitoring and the webhook listen.

@@ -9,9 +9,11 @@ use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::conditions::asks;
 use crate::inject::{AdmissionContext, inject};
 use crate::policy::Reason;
 use crate::settings::InjectionSettings;
+use crate::stats::{Controller, Decided};
 
 /// Version of reviews.
 pub(crate) const V1: &str = "admission.k8s.io/v1";
@@ -134,8 +136,38 @@ pub struct Answer {
     pub namespace: String,
     /// Name of the pod, or the prefix of one to come.
     pub name: String,
+    /// Who creates the pod, if somebody does.
+    pub controller: Option<Controller>,
+    /// Whether the pod asks for a sidecar itself.
+    pub asked: bool,
     /// Whether nothing will be created.
     pub dry_run: bool,
+}
+
+impl Answer {
+    /// What the pod's owner should be told beyond the answer: that the pod is denied, or gets no
+    /// sidecar though it asks for one. Of a pod that nobody creates there is nothing to tell.
+    #[must_use]
+    pub fn to_tell(&self) -> Option<Decided> {
+        let Self { reason, .. } = self;
+        let denied = reason.denies() && *reason != Reason::DeniedReview;
+        let skipped = self.asked && !reason.denies() && !reason.injects();
+        (!self.dry_run && (denied || skipped)).then(|| Decided {
+            reason: *reason,
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            controller: self.controller.clone(),
+            message: match &self.review.response.status {
+                Some(status) => format!("{} ({reason})", status.message),
+                None => unserved(*reason),
+            },
+        })
+    }
+}
+
+/// What the owner of a pod reads that gets no sidecar.
+fn unserved(reason: Reason) -> String {
+    format!("no sidecar: {} ({reason})", reason.explanation())
 }
 
 /// Answers a review.
@@ -208,6 +240,8 @@ fn decide(
     } else {
         request.namespace
     };
+    let asked = asks(&request.object);
+    let controller = controller(metadata);
     let known = injector.namespaces.get(&namespace).cloned().unwrap_or_default();
     let context = AdmissionContext {
         namespace,
@@ -223,12 +257,9 @@ fn decide(
         }
         Ok(injection) => {
             let mut warnings = injection.warnings;
-            if !injection.reason.injects() {
-                warnings.push(format!(
-                    "no sidecar: {} ({})",
-                    injection.reason.explanation(),
-                    injection.reason
-                ));
+            // Who did not ask is not told at each pod; audit log and metrics know.
+            if asked && !injection.reason.injects() {
+                warnings.push(unserved(injection.reason));
             }
             let mut response = Response {
                 uid: request.uid,
@@ -250,6 +281,8 @@ fn decide(
         reason,
         namespace: context.namespace,
         name,
+        controller,
+        asked,
         dry_run: request.dry_run.unwrap_or_default(),
     }
 }
@@ -265,8 +298,23 @@ fn refused(uid: &str, version: &'static str, message: String) -> Answer {
         reason,
         namespace: String::new(),
         name: String::new(),
+        controller: None,
+        asked: false,
         dry_run: false,
     }
+}
+
+/// The controller of a pod with this metadata.
+fn controller(metadata: &Value) -> Option<Controller> {
+    let owners = metadata["ownerReferences"].as_array()?;
+    let owner = owners.iter().find(|owner| owner["controller"] == true)?;
+    let text = |field: &str| Some(owner[field].as_str()?.to_owned());
+    Some(Controller {
+        api_version: text("apiVersion")?,
+        kind: text("kind")?,
+        name: text("name")?,
+        uid: text("uid").unwrap_or_default(),
+    })
 }
 
 fn denial(uid: &str, reason: Reason, message: String) -> Response {
@@ -348,12 +396,50 @@ mod tests {
     }
 
     #[test]
-    fn a_skipped_pod_is_told_why() {
+    fn who_asked_and_is_skipped_is_told_why() {
         let mut pod = pod();
         pod["spec"]["hostNetwork"] = json!(true);
-        let response = answered(&review(pod)).review.response;
-        assert!(response.allowed && response.patch.is_none());
-        assert!(response.warnings[0].contains("skipped.host-network"), "{:?}", response.warnings);
+        let silent = answered(&review(pod.clone()));
+        assert!(silent.review.response.allowed && silent.review.response.patch.is_none());
+        assert!(silent.review.response.warnings.is_empty());
+        assert_eq!(silent.review.response.audit_annotations["reason"], "skipped.host-network");
+        for map in ["labels", "annotations"] {
+            let mut asking = pod.clone();
+            asking["metadata"][map] = json!({"sidecar.istio.io/inject": "true"});
+            let warnings = answered(&review(asking)).review.response.warnings;
+            assert!(warnings[0].contains("skipped.host-network"), "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn the_owner_is_told_of_what_was_asked_for_in_earnest() {
+        let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "a", "uid": "u",
+            "controller": true}]);
+        let told = |change: Value, dry_run: bool| {
+            let mut pod = pod();
+            pod["metadata"]["ownerReferences"] = owner.clone();
+            for (path, value) in change.as_object().unwrap() {
+                let (map, key) = path.split_once(' ').unwrap();
+                if map == "spec" {
+                    pod["spec"][key] = value.clone();
+                } else {
+                    pod["metadata"][map] = json!({key: value});
+                }
+            }
+            let mut review = review(pod);
+            review["request"]["dryRun"] = json!(dry_run);
+            answered(&review).to_tell()
+        };
+        let denied = json!({"annotations sidecar.istio.io/proxyCPU": "x"});
+        let asked = json!({"labels sidecar.istio.io/inject": "true", "spec hostNetwork": true});
+        let said = told(denied.clone(), false).unwrap();
+        assert_eq!(said.controller.unwrap().name, "a");
+        assert!(said.message.contains("proxyCPU") && said.message.ends_with("(denied.annotation)"));
+        assert!(told(asked.clone(), false).unwrap().message.contains("skipped.host-network"));
+        assert_eq!(told(denied, true), None, "nothing comes of a dry run");
+        assert_eq!(told(asked, true), None);
+        assert_eq!(told(json!({"spec hostNetwork": true}), false), None, "nobody asked");
+        assert_eq!(told(json!({}), false), None, "all is well");
     }
 
     #[test]

@@ -63,6 +63,36 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them, in their order.
+    pub const ALL: [Self; 21] = [
+        Self::InjectedPodLabel,
+        Self::InjectedPodAnnotation,
+        Self::InjectedAlwaysSelector,
+        Self::InjectedNamespaceLabel,
+        Self::InjectedDefaultPolicy,
+        Self::SkippedMirrorPod,
+        Self::SkippedHostNetwork,
+        Self::SkippedIgnoredNamespace,
+        Self::SkippedPodLabel,
+        Self::SkippedPodAnnotation,
+        Self::SkippedNeverSelector,
+        Self::SkippedDefaultPolicy,
+        Self::SkippedUnknownPolicy,
+        Self::SkippedNotSelected,
+        Self::SkippedNamespaceLabel,
+        Self::SkippedUnknownRevision,
+        Self::DeniedAnnotation,
+        Self::DeniedTemplate,
+        Self::DeniedPod,
+        Self::DeniedReview,
+        Self::Unknown,
+    ];
+
+    /// Place in [`Self::ALL`].
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+
     /// Stable code.
     #[must_use]
     pub fn code(self) -> &'static str {
@@ -310,6 +340,16 @@ mod tests {
                 let got = decided(&pod(label, annotation), json!({}), policy, "shop");
                 assert_eq!(got, expected, "{label:?} {annotation:?} {policy}");
             }
+        }
+    }
+
+    #[test]
+    fn reasons_have_their_place_and_their_own_code() {
+        let codes: std::collections::BTreeSet<&str> =
+            Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), index);
         }
     }
 

@@ -381,9 +381,9 @@ where
     }
 }
 
-/// One line per decision, and the counters.
+/// One line per decision, the counters, and what somebody is to be told.
 fn record(counters: &Counters, answer: &Answer) {
-    let Answer { review, reason, namespace, name, dry_run } = answer;
+    let Answer { review, reason, namespace, name, dry_run, .. } = answer;
     let outcome = if !review.response.allowed {
         Outcome::Failed
     } else if reason.injects() {
@@ -392,6 +392,10 @@ fn record(counters: &Counters, answer: &Answer) {
         Outcome::Skipped
     };
     counters.outcome(outcome);
+    counters.decision(*reason);
+    if let Some(decided) = answer.to_tell() {
+        counters.tell(|| decided);
+    }
     let uid = review.response.uid.as_str();
     match &review.response.status {
         Some(status) => tracing::warn!(

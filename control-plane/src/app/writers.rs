@@ -46,14 +46,23 @@ pub(super) struct Contents {
     pub(super) injector: Arc<ArcSwap<Injector>>,
 }
 
-/// Begins to write `contents`; the channel tells what the webhooks' callers trust.
+/// What others follow of the writers.
+#[derive(Debug)]
+pub(super) struct Begun {
+    /// What the webhooks' callers trust.
+    pub(super) bundles: watch::Receiver<Bundles>,
+    /// Whether this replica leads.
+    pub(super) leads: watch::Receiver<bool>,
+}
+
+/// Begins to write `contents`.
 pub(super) fn begin(
     cluster: &Cluster,
     settings: &Settings,
     contents: Contents,
     readiness: &Arc<Readiness>,
     stage: &Stage,
-) -> watch::Receiver<Bundles> {
+) -> Begun {
     let Contents { roots, injector } = contents;
     let grace = settings.root_overlap.saturating_mul(FORMER);
     let lease = settings.revised(LEASE);
@@ -69,12 +78,12 @@ pub(super) fn begin(
     stage.tasks.spawn(writers.track_future(webhooks.run(leads.clone(), stop())));
     stage.tasks.spawn(writers.track_future(certificates.run(leads.clone(), stop())));
     let fallback = Fallback::new(cluster, injector, role(FALLBACK_ROLE), readiness);
-    stage.tasks.spawn(writers.track_future(fallback.run(leads, stop())));
+    stage.tasks.spawn(writers.track_future(fallback.run(leads.clone(), stop())));
     writers.close();
     stage.tasks.spawn(candidate.run(stop(), writers));
     readiness.waits(PART, "what the API server trusts is not known yet");
     stage.tasks.spawn(gate(roots, bundles.clone(), Arc::clone(readiness), stop()));
-    bundles
+    Begun { bundles, leads }
 }
 
 /// Holds readiness back at the start until the API server believes our certificate; later it is a

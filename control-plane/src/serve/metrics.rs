@@ -3,8 +3,11 @@
 //! Several of Istio's counters have no `_total` in their name, which the exposition library adds to
 //! every counter; they are kept as [`Count`], a gauge that only grows.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use lateen_webhook::audit::State;
+use lateen_webhook::stats::Counters;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -13,6 +16,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use crate::kubernetes::self_test;
 
 /// Label `type` of a resource type, such as `cds`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -31,6 +36,12 @@ struct Topic {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     result: &'static str,
+}
+
+/// Label `state`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Standing {
+    state: &'static str,
 }
 
 /// Label `version`.
@@ -70,6 +81,12 @@ pub struct Metrics {
     unfollowed: Family<Topic, Gauge>,
     /// Tokens shown to the API server, by what it said.
     reviews: Family<Outcome, Counter>,
+    /// Events, by what became of them.
+    events: Family<Outcome, Counter>,
+    /// Pods, by how they stand to the sidecar that they would get.
+    pods: Family<Standing, Gauge>,
+    /// What the last self-test of injection has shown: 1 for its result.
+    self_test: Family<Outcome, Gauge>,
     /// Seconds from a change of the snapshot to the last response of a proxy.
     pub convergence: Histogram,
     /// Seconds to make the resources of one kind of proxy.
@@ -109,6 +126,9 @@ impl Default for Metrics {
             config_errors: Gauge::default(),
             unfollowed: Family::default(),
             reviews: Family::default(),
+            events: Family::default(),
+            pods: Family::default(),
+            self_test: Family::default(),
             convergence: histogram(),
             generation_time: histogram(),
             internal_errors: Count::default(),
@@ -121,16 +141,22 @@ impl Default for Metrics {
         };
         metrics.register_discovery();
         metrics.register_certificates();
+        metrics.register_injection();
         metrics
     }
 }
 
 impl Metrics {
-    /// The exposition text; `others` are counters that are kept elsewhere, by name.
+    /// The exposition text, with the counters that the webhook keeps.
     #[must_use]
-    pub fn text(&self, others: &[(&str, u64)]) -> String {
-        let mut out = String::new();
-        for (name, value) in others {
+    pub fn text(&self, injections: &Counters) -> String {
+        let mut out = "# TYPE lateen_injection_decisions counter\n".to_owned();
+        for (reason, value) in injections.reasons() {
+            out.push_str(&format!(
+                "lateen_injection_decisions_total{{reason=\"{reason}\"}} {value}\n"
+            ));
+        }
+        for (name, value) in injections.snapshot() {
             let family = name.strip_suffix("_total").unwrap_or(name);
             out.push_str(&format!("# TYPE {family} counter\n{name} {value}\n"));
         }
@@ -149,6 +175,42 @@ impl Metrics {
     /// Counts a token that was shown to the API server.
     pub(crate) fn count_review(&self, result: &'static str) {
         self.reviews.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// Counts an event by what became of it.
+    pub(crate) fn count_event(&self, result: &'static str) {
+        self.events.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// Says how many pods stand how; none at all where this replica does not look.
+    pub(crate) fn set_pods(&self, counts: &BTreeMap<State, i64>) {
+        self.pods.clear();
+        if counts.is_empty() {
+            return;
+        }
+        for state in State::ALL {
+            let count = counts.get(&state).copied().unwrap_or_default();
+            self.pods.get_or_create(&Standing { state: state.code() }).set(count);
+        }
+    }
+
+    /// Says what the last self-test has shown; nothing where this replica does not test.
+    pub(crate) fn set_self_test(&self, shown: Option<&'static str>) {
+        self.self_test.clear();
+        let Some(shown) = shown else { return };
+        for result in self_test::Outcome::RESULTS {
+            self.self_test.get_or_create(&Outcome { result }).set((result == shown).into());
+        }
+    }
+
+    fn register_injection(&self) {
+        let mut registry = self.registry.lock();
+        let help = "Events about injection";
+        registry.register("lateen_events", help, self.events.clone());
+        let help = "Pods of this revision, by how they stand to the sidecar that they would get";
+        registry.register("lateen_injection_pods", help, self.pods.clone());
+        let help = "Whether the last self-test of injection had this result";
+        registry.register("lateen_injection_self_test", help, self.self_test.clone());
     }
 
     fn register_discovery(&self) {
@@ -226,7 +288,9 @@ fn histogram() -> Histogram {
 
 #[cfg(test)]
 mod tests {
-    use super::{Metrics, ResourceType};
+    use super::{Counters, Metrics, ResourceType, State};
+    use lateen_webhook::Reason;
+    use std::collections::BTreeMap;
 
     #[test]
     fn names_are_those_that_dashboards_read() {
@@ -234,15 +298,30 @@ mod tests {
         metrics.connected.set(3);
         metrics.csr_count.inc();
         metrics.rejects.get_or_create(&ResourceType { r#type: "cds".to_owned() }).inc();
-        let text = metrics.text(&[("sidecar_injection_requests_total", 7)]);
+        let injections = Counters::default();
+        injections.request();
+        injections.decision(Reason::SkippedHostNetwork);
+        metrics.set_pods(&[(State::Missing, 2)].into());
+        metrics.set_self_test(Some("timeout"));
+        let text = metrics.text(&injections);
         for line in [
             "pilot_xds 3",
             "citadel_server_csr_count 1",
             "pilot_total_xds_rejects{type=\"cds\"} 1",
-            "sidecar_injection_requests_total 7",
+            "sidecar_injection_requests_total 1",
+            "lateen_injection_decisions_total{reason=\"skipped.host-network\"} 1",
+            "lateen_injection_pods{state=\"missing\"} 2",
+            "lateen_injection_pods{state=\"stale\"} 0",
+            "lateen_injection_self_test{result=\"timeout\"} 1",
+            "lateen_injection_self_test{result=\"reached\"} 0",
             "pilot_proxy_convergence_time_count 0",
         ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");
         }
+        metrics.set_pods(&BTreeMap::new());
+        metrics.set_self_test(None);
+        let text = metrics.text(&injections);
+        assert!(!text.contains("lateen_injection_pods{"), "who does not lead says nothing");
+        assert!(!text.contains("lateen_injection_self_test{"), "who does not lead says nothing");
     }
 }

@@ -81,7 +81,7 @@ impl Monitor {
             "/metrics" => Page {
                 status: StatusCode::OK,
                 kind: "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                body: self.metrics.text(&self.injections.snapshot()),
+                body: self.metrics.text(&self.injections),
             },
             "/version" => {
                 Page::text(StatusCode::OK, format!("1.30.0-lateen-{}\n", env!("CARGO_PKG_VERSION")))
