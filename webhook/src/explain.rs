@@ -436,7 +436,7 @@ mod tests {
                 "skipped.pod-label",
                 "",
             ),
-            (json!({"istio-injection": "enabled"}), &none, true, "skipped.host-network", "default"),
+            (json!({"istio-injection": "enabled"}), &none, true, "skipped.host-network", ""),
         ];
         for (namespace, labels, host, reason, revision) in cases {
             let explained = explain(&pod(labels, host), "shop", &around(&namespace));

@@ -1,6 +1,7 @@
 //! The webhook's registration: which pods the API server asks it about.
 //!
-//! The five hooks with the selectors of Istio's chart, for a revision. Pure data; who writes it
+//! The five hooks with the selectors of Istio's chart, for a revision, and the conditions that leave out
+//! what needs no call. Pure data; who writes it
 //! to the API server and who rotates the CA bundle is decided elsewhere.
 
 use base64::Engine as _;
@@ -8,6 +9,7 @@ use lateen_api::names::cluster::IGNORED_NAMESPACES;
 use lateen_api::names::label;
 use serde_json::{Value, json};
 
+use crate::conditions::{self, Condition};
 use crate::settings::InjectionSettings;
 
 /// Suffix of all hook names, by which tools find them.
@@ -27,8 +29,9 @@ pub fn webhook_configuration(settings: &InjectionSettings, ca_bundle: &[u8]) -> 
     });
     let webhook = &settings.values.sidecar_injector_webhook;
     let policy = webhook.reinvocation_policy.as_str();
-    let policy = if policy.is_empty() { "Never" } else { policy };
+    let policy = if policy.is_empty() { "IfNeeded" } else { policy };
     let failure = if webhook.fallback { "Ignore" } else { "Fail" };
+    let conditions: Vec<Value> = conditions::all().iter().map(Condition::declared).collect();
     let hooks: Vec<Value> = selectors(settings)
         .into_iter()
         .map(|(prefix, namespace_selector, object_selector)| {
@@ -45,6 +48,7 @@ pub fn webhook_configuration(settings: &InjectionSettings, ca_bundle: &[u8]) -> 
                 "admissionReviewVersions": ["v1"],
                 "namespaceSelector": namespace_selector,
                 "objectSelector": object_selector,
+                "matchConditions": conditions,
             })
         })
         .collect();
@@ -155,7 +159,8 @@ mod tests {
         webhook_configuration(&settings, b"PEM")
     }
 
-    /// The hooks that fire at both control planes: `D` of revision default, `C` of canary.
+    /// The hooks that fire: `D` of revision default, `C` of canary, `T` of the tag prod, whose
+    /// configuration has the selectors of a revision of its name.
     fn fired(namespace: &str, pod: &str, by_default: bool) -> String {
         let (namespace, pod) = (labels(namespace), labels(pod));
         let request = AdmittedRequest {
@@ -169,7 +174,7 @@ mod tests {
             object: &Value::Null,
         };
         let mut fired = Vec::new();
-        for (letter, revision) in [("D", "default"), ("C", "canary")] {
+        for (letter, revision) in [("D", "default"), ("C", "canary"), ("T", "prod")] {
             for hook in hooks_for(&configuration(revision, by_default), &request).unwrap() {
                 let name = hook.name.strip_suffix(".sidecar-injector.istio.io").unwrap();
                 fired.push(format!("{letter}/{name}"));
@@ -178,7 +183,8 @@ mod tests {
         if fired.is_empty() { "-".to_owned() } else { fired.join(" ") }
     }
 
-    /// The truth table of Istio's selectors: rows are namespace labels, columns pod labels.
+    /// The truth table of Istio's selectors: rows are namespace labels, columns pod labels. The fifth
+    /// hook, where it is on, changes the one cell in which nobody says anything.
     #[test]
     fn truth_table() {
         let columns = [
@@ -190,21 +196,28 @@ mod tests {
             "rev=canary",
             "inject=true,rev=canary",
             "inject=false,rev=canary",
+            "rev=prod",
         ];
         let (no, dn, dr) = ("-", "D/namespace", "D/rev.namespace");
-        let (cr, co) = ("C/rev.namespace", "C/rev.object");
+        let (cr, co, tr) = ("C/rev.namespace", "C/rev.object", "T/rev.namespace");
         let rows = [
-            ("", [no, "D/object", no, no, "D/rev.object", co, co, no]),
-            ("injection=enabled", [dn, dn, no, dn, dn, dn, dn, no]),
-            ("injection=disabled", [no; 8]),
-            ("rev=default", [dr, dr, no, dr, dr, dr, dr, no]),
-            ("rev=canary", [cr, cr, no, cr, cr, cr, cr, no]),
-            ("injection=enabled,rev=canary", [dn, dn, no, dn, dn, dn, dn, no]),
-            ("injection=disabled,rev=canary", [no; 8]),
+            ("", [no, "D/object", no, no, "D/rev.object", co, co, no, "T/rev.object"]),
+            ("injection=enabled", [dn, dn, no, dn, dn, dn, dn, no, dn]),
+            ("injection=disabled", [no; 9]),
+            ("rev=default", [dr, dr, no, dr, dr, dr, dr, no, dr]),
+            ("rev=canary", [cr, cr, no, cr, cr, cr, cr, no, cr]),
+            ("rev=prod", [tr, tr, no, tr, tr, tr, tr, no, tr]),
+            ("injection=enabled,rev=canary", [dn, dn, no, dn, dn, dn, dn, no, dn]),
+            ("injection=disabled,rev=canary", [no; 9]),
         ];
         for (namespace, expected) in rows {
             for (pod, expected) in columns.iter().zip(expected) {
-                assert_eq!(fired(namespace, pod, false), expected, "{namespace:?} {pod:?}");
+                for by_default in [false, true] {
+                    let silent = namespace.is_empty() && pod.is_empty();
+                    let expected = if by_default && silent { "D/auto" } else { expected };
+                    let got = fired(namespace, pod, by_default);
+                    assert_eq!(got, expected, "{namespace:?} {pod:?} {by_default}");
+                }
             }
         }
     }
@@ -226,6 +239,11 @@ mod tests {
         let client = &configuration["webhooks"][0]["clientConfig"];
         assert_eq!(client["service"]["name"], "istiod-canary");
         assert_eq!(client["caBundle"], "UEVN");
-        assert_eq!(configuration["webhooks"][0]["failurePolicy"], "Fail");
+        let hook = &configuration["webhooks"][0];
+        assert_eq!(
+            (&hook["failurePolicy"], &hook["sideEffects"]),
+            (&json!("Fail"), &json!("None"))
+        );
+        assert_eq!(hook["matchConditions"].as_array().unwrap().len(), 4);
     }
 }

@@ -333,8 +333,8 @@ fn global_defaults() -> Value {
 }
 
 /// What Lateen does when it is installed without values: the chart's defaults, but the CNI
-/// plugin redirects, so that no pod needs a privileged init container, and injected containers
-/// pass the Pod Security level `restricted`.
+/// plugin redirects, so that no pod needs a privileged init container, injected containers pass the
+/// Pod Security level `restricted`, and what another webhook adds after us is taken in.
 #[must_use]
 pub fn lateen_defaults() -> Value {
     let mut values = chart_defaults();
@@ -343,6 +343,7 @@ pub fn lateen_defaults() -> Value {
         &json!({
             "global": {"proxy": {"seccompProfile": {"type": "RuntimeDefault"}}},
             "pilot": {"cni": {"enabled": true}},
+            "sidecarInjectorWebhook": {"reinvocationPolicy": "IfNeeded"},
         }),
     );
     values
