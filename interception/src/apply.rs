@@ -64,9 +64,30 @@ mod libc_errno {
     pub(super) const EINVAL: i32 = 22;
     pub(super) const EPROTONOSUPPORT: i32 = 93;
     pub(super) const EOPNOTSUPP: i32 = 95;
+    pub(super) const EAFNOSUPPORT: i32 = 97;
 }
 
-/// Replaces whatever rules of ours are in place by those of the plan, in one step.
+impl ApplyError {
+    /// Whether the kernel's nf_tables lacks something, so that other means may do.
+    pub(crate) fn is_lack(&self) -> bool {
+        const LACKS: [i32; 5] = [
+            libc_errno::ENOENT,
+            libc_errno::EINVAL,
+            libc_errno::EPROTONOSUPPORT,
+            libc_errno::EOPNOTSUPP,
+            libc_errno::EAFNOSUPPORT,
+        ];
+        match self {
+            Self::NoNftables(_) => true,
+            Self::Refused { source, .. } => {
+                source.raw_os_error().is_some_and(|e| LACKS.contains(&e))
+            }
+            Self::NotPermitted(_) | Self::TooLong | Self::Step { .. } => false,
+        }
+    }
+}
+
+/// Replaces whatever nftables rules of ours are in place by those of the plan, in one step.
 ///
 /// What the new rules need is added before, what only the old ones needed is removed after them;
 /// between the two no packet takes a way that neither set of rules has.
@@ -74,15 +95,9 @@ mod libc_errno {
 /// # Errors
 /// When the kernel refuses; the rules are then as they were.
 pub fn apply(plan: &RedirectPlan) -> Result<(), ApplyError> {
-    let routes = Routes::open().map_err(step("opening a netlink socket"))?;
-    if !plan.is_empty() {
-        routes.add_address(PASSTHROUGH_SOURCE_V6).map_err(step("adding ::6 to lo"))?;
-    }
-    if let Some(wanted) = plan.mark_route {
-        routes.add(wanted).map_err(step("adding the routes of the TPROXY mark"))?;
-    }
+    prepare(plan)?;
     transact(plan)?;
-    routes.remove_others(plan.mark_route).map_err(step("removing routes of an earlier run"))
+    finish(plan)
 }
 
 /// Removes everything that [`apply`] made; also when there is nothing.
@@ -90,13 +105,51 @@ pub fn apply(plan: &RedirectPlan) -> Result<(), ApplyError> {
 /// # Errors
 /// When the kernel refuses.
 pub fn cleanup() -> Result<(), ApplyError> {
-    let nothing = RedirectPlan { chains: Vec::new(), mark_route: None };
-    apply(&nothing)?;
+    transact(&NOTHING)?;
+    finish_cleanup()
+}
+
+const NOTHING: RedirectPlan = RedirectPlan { chains: Vec::new(), mark_route: None };
+
+/// Adds what rules need around them, whatever carries them.
+pub(crate) fn prepare(plan: &RedirectPlan) -> Result<(), ApplyError> {
+    let routes = Routes::open().map_err(step("opening a netlink socket"))?;
+    if !plan.is_empty() {
+        routes.add_address(PASSTHROUGH_SOURCE_V6).map_err(step("adding ::6 to lo"))?;
+    }
+    if let Some(wanted) = plan.mark_route {
+        routes.add(wanted).map_err(step("adding the routes of the TPROXY mark"))?;
+    }
+    Ok(())
+}
+
+/// Removes what only an earlier run's rules needed around them.
+pub(crate) fn finish(plan: &RedirectPlan) -> Result<(), ApplyError> {
+    let routes = Routes::open().map_err(step("opening a netlink socket"))?;
+    routes.remove_others(plan.mark_route).map_err(step("removing routes of an earlier run"))
+}
+
+/// Removes everything around rules that are gone.
+pub(crate) fn finish_cleanup() -> Result<(), ApplyError> {
+    finish(&NOTHING)?;
     let routes = Routes::open().map_err(step("opening a netlink socket"))?;
     routes.delete_address(PASSTHROUGH_SOURCE_V6).map_err(step("removing ::6 from lo"))
 }
 
-fn transact(plan: &RedirectPlan) -> Result<(), ApplyError> {
+/// Whether the kernel has what the plan needs; changes nothing.
+pub(crate) fn probe(plan: &RedirectPlan) -> Result<(), ApplyError> {
+    let connection = Connection::open(NETLINK_NETFILTER).map_err(step("opening netfilter"))?;
+    let transaction = nft::probe(plan).ok_or(ApplyError::TooLong)?;
+    let last = last(&transaction)?;
+    match connection.transact(&transaction.bytes, 0, last) {
+        Err(NetlinkError::Refused { seq, .. }) if seq == last => Ok(()),
+        Err(error) => Err(refusal(error, &transaction)),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// The nftables part alone.
+pub(crate) fn transact(plan: &RedirectPlan) -> Result<(), ApplyError> {
     let connection = Connection::open(NETLINK_NETFILTER).map_err(step("opening netfilter"))?;
     // Any other error is that of the transaction too, which says more about it.
     let absent = connection
@@ -118,8 +171,17 @@ fn transact(plan: &RedirectPlan) -> Result<(), ApplyError> {
 
 fn send(connection: &Connection, transaction: Option<Transaction>) -> Result<(), ApplyError> {
     let transaction = transaction.ok_or(ApplyError::TooLong)?;
-    let last = u32::try_from(transaction.labels.len() - 1).map_err(|_| ApplyError::TooLong)?;
-    connection.transact(&transaction.bytes, 0, last).map_err(|e| match e {
+    let last = last(&transaction)?;
+    let sent = connection.transact(&transaction.bytes, 0, last);
+    sent.map_err(|error| refusal(error, &transaction))
+}
+
+fn last(transaction: &Transaction) -> Result<u32, ApplyError> {
+    u32::try_from(transaction.labels.len() - 1).map_err(|_| ApplyError::TooLong)
+}
+
+fn refusal(error: NetlinkError, transaction: &Transaction) -> ApplyError {
+    match error {
         NetlinkError::Refused { seq: 0, source }
             if [libc_errno::EINVAL, libc_errno::EOPNOTSUPP]
                 .contains(&source.raw_os_error().unwrap_or(0)) =>
@@ -136,5 +198,5 @@ fn send(connection: &Connection, transaction: Option<Transaction>) -> Result<(),
             ApplyError::Refused { part, source }
         }
         other => step("changing rules")(other),
-    })
+    }
 }

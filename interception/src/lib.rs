@@ -2,11 +2,14 @@
 //!
 //! Settings (from flags or from a pod) become a pure [`plan`]; a renderer makes one nftables
 //! transaction of it, which [`apply()`] gives to the kernel and [`verify()`] compares with what is
-//! there. No other program is executed. Must not know Kubernetes clients, xDS or the proxy.
+//! there, without executing any program. [`backend`] has a second one for kernels that cannot carry
+//! it: iptables, which is executed. Must not know Kubernetes clients, xDS or the proxy.
 
 #![forbid(unsafe_code)]
 
 pub mod apply;
+pub mod backend;
+mod iptables;
 mod netlink;
 pub mod netns;
 pub mod plan;
@@ -16,6 +19,7 @@ pub mod validate;
 pub mod verify;
 
 pub use apply::{ApplyError, apply, cleanup};
+pub use iptables::IptablesError;
 pub use plan::RedirectPlan;
 pub use settings::Settings;
 pub use verify::{State, verify};

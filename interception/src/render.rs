@@ -1,7 +1,9 @@
 //! A redirect plan in the words of a backend.
 //!
-//! [`nft`] makes the nftables transaction, [`text`] what a person reads. Must not touch the kernel.
+//! [`nft`] makes the nftables transaction, [`iptables`] the rules of iptables, [`text`] what a person
+//! reads. Must not touch the kernel.
 
+pub(crate) mod iptables;
 pub(crate) mod nft;
 mod spans;
 pub mod text;

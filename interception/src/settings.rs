@@ -72,6 +72,35 @@ pub enum DnsCapture {
     All,
 }
 
+/// What carries the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// nftables where the kernel has what the plan needs, else iptables.
+    Auto,
+    /// nftables.
+    Nft,
+    /// iptables.
+    Iptables,
+}
+
+/// The two programs that are called iptables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IptablesKind {
+    /// Over nf_tables.
+    Nft,
+    /// Over the tables that kernels had before.
+    Legacy,
+}
+
+impl std::fmt::Display for IptablesKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Nft => "nft",
+            Self::Legacy => "legacy",
+        })
+    }
+}
+
 /// Everything a redirect plan is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {

@@ -35,11 +35,21 @@ pub enum State {
     Differs(String),
 }
 
-/// Compares the network namespace of the calling thread with the plan.
+/// Compares the nftables rules of the network namespace of the calling thread with the plan.
 ///
 /// # Errors
 /// When the kernel cannot be asked.
 pub fn verify(plan: &RedirectPlan) -> Result<State, ApplyError> {
+    match rules(plan)? {
+        State::Planned if !plan.is_empty() => {
+            Ok(around(plan)?.map_or(State::Planned, State::Differs))
+        }
+        other => Ok(other),
+    }
+}
+
+/// The nftables rules alone.
+pub(crate) fn rules(plan: &RedirectPlan) -> Result<State, ApplyError> {
     let connection = Connection::open(NETLINK_NETFILTER).map_err(step("opening netfilter"))?;
     let actual = read(&connection).map_err(step("reading rules"))?;
     let Some(actual) = actual else {
@@ -50,18 +60,20 @@ pub fn verify(plan: &RedirectPlan) -> Result<State, ApplyError> {
     for message in messages(&transaction.bytes) {
         wanted.take(message.kind, message.payload);
     }
-    if let Some(difference) = wanted.difference(&actual) {
-        return Ok(State::Differs(difference));
-    }
+    Ok(wanted.difference(&actual).map_or(State::Planned, State::Differs))
+}
+
+/// What differs in what rules need around them, whatever carries them.
+pub(crate) fn around(plan: &RedirectPlan) -> Result<Option<String>, ApplyError> {
     let routes = Routes::open().map_err(step("opening a netlink socket"))?;
     let ipv6 = routes.has_address(Ipv6Addr::LOCALHOST).map_err(step("reading lo"))?;
     if !routes.matches(plan.mark_route, ipv6).map_err(step("reading routes"))? {
-        return Ok(State::Differs("the routes of the TPROXY mark are not the planned ones".into()));
+        return Ok(Some("the routes of the TPROXY mark are not the planned ones".to_owned()));
     }
     if ipv6 && !routes.has_address(PASSTHROUGH_SOURCE_V6).map_err(step("reading lo"))? {
-        return Ok(State::Differs("the address ::6 is not on lo".to_owned()));
+        return Ok(Some("the address ::6 is not on lo".to_owned()));
     }
-    Ok(State::Planned)
+    Ok(None)
 }
 
 fn read(connection: &Connection) -> Result<Option<Ruleset>, NetlinkError> {

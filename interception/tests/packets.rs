@@ -1,4 +1,5 @@
-//! Real packets through real rules, each test in a network namespace of its own.
+//! Real packets through real rules, each test in a network namespace of its own, for each carrier of
+//! rules.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that panics has failed")]
 
 use std::io;
@@ -10,8 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use lateen_interception::settings::{DnsCapture, Mode, PortSelection, RangeSelection};
-use lateen_interception::{RedirectPlan, Settings, State, apply, cleanup, netns, verify};
+use lateen_interception::settings::{
+    Backend, DnsCapture, IptablesKind, Mode, PortSelection, RangeSelection,
+};
+use lateen_interception::{RedirectPlan, Settings, State, apply, backend, cleanup, netns, verify};
 use lateen_testkit::netns::inside;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
@@ -124,11 +127,93 @@ fn both(v4: &str, v6: &str, port: u16) -> [SocketAddr; 2] {
     [address(v4), address(v6)]
 }
 
-#[test]
-fn outbound_goes_to_the_proxy_unless_it_is_its_own() {
-    if !inside("outbound_goes_to_the_proxy_unless_it_is_its_own") {
-        return;
+/// What carries the rules of a test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum On {
+    /// nftables, as the node agent sets them.
+    Nftables,
+    Iptables(IptablesKind),
+}
+
+impl On {
+    fn apply(self, plan: &RedirectPlan) -> Result<(), String> {
+        match self {
+            Self::Nftables => apply(plan).map_err(|e| e.to_string()),
+            Self::Iptables(kind) => backend::apply(plan, Backend::Iptables, Some(kind))
+                .map(drop)
+                .map_err(|e| e.to_string()),
+        }
     }
+
+    fn verify(self, plan: &RedirectPlan) -> Result<State, String> {
+        match self {
+            Self::Nftables => verify(plan).map_err(|e| e.to_string()),
+            Self::Iptables(kind) => {
+                backend::verify(plan, Backend::Iptables, Some(kind)).map_err(|e| e.to_string())
+            }
+        }
+    }
+
+    fn cleanup(self) -> Result<(), String> {
+        match self {
+            Self::Nftables => cleanup().map_err(|e| e.to_string()),
+            Self::Iptables(_) => backend::cleanup().map_err(|e| e.to_string()),
+        }
+    }
+
+    /// Processes take milliseconds where netlink takes microseconds.
+    fn rounds(self, nftables: usize) -> usize {
+        if self == Self::Nftables { nftables } else { nftables / 5 }
+    }
+
+    /// Kernels may have been built without the legacy tables.
+    fn is_here(self) -> bool {
+        let legacy = || Command::new("iptables-legacy").args(["-t", "nat", "-S"]).output();
+        let here = self != Self::Iptables(IptablesKind::Legacy)
+            || legacy().expect("iptables is installed").status.success();
+        if !here {
+            println!("NOT RUN: this kernel has no legacy iptables");
+        }
+        here
+    }
+}
+
+/// Each of the tests, inside a namespace, with the rules carried by this.
+macro_rules! carried_by {
+    ($module:ident, $on:expr, [$($test:ident),* $(,)?]) => {
+        mod $module {
+            use super::*;
+            $(
+                #[test]
+                fn $test() {
+                    if inside(concat!(stringify!($module), "::", stringify!($test))) && $on.is_here() {
+                        super::$test($on);
+                    }
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! on_every_carrier {
+    ($tests:tt) => {
+        carried_by!(nftables, On::Nftables, $tests);
+        carried_by!(iptables_nft, On::Iptables(IptablesKind::Nft), $tests);
+        carried_by!(iptables_legacy, On::Iptables(IptablesKind::Legacy), $tests);
+    };
+}
+
+on_every_carrier!([
+    outbound_goes_to_the_proxy_unless_it_is_its_own,
+    only_listed_ranges_are_captured,
+    inbound_goes_to_the_proxy_except_for_excluded_ports,
+    questions_for_names_go_to_the_proxy,
+    rules_are_replaced_verified_and_removed,
+    two_at_once_leave_the_rules_of_one,
+    nothing_gets_past_while_rules_are_replaced,
+]);
+
+fn outbound_goes_to_the_proxy_unless_it_is_its_own(on: On) {
     let world = World::new();
     let settings = Settings {
         outbound_ports_exclude: vec![8443, 8444],
@@ -139,7 +224,7 @@ fn outbound_goes_to_the_proxy_unless_it_is_its_own() {
         ..everything()
     };
     let remote = world.within(|| [listen(80), listen(8444)]);
-    apply(&RedirectPlan::new(&settings)).unwrap();
+    on.apply(&RedirectPlan::new(&settings)).unwrap();
     let proxy = listen(15001);
     for to in both("203.0.113.7", "fd99::7", 80) {
         assert!(arrives(&proxy, APPLICATION, to), "{to} of the application");
@@ -158,11 +243,7 @@ fn outbound_goes_to_the_proxy_unless_it_is_its_own() {
     }
 }
 
-#[test]
-fn only_listed_ranges_are_captured() {
-    if !inside("only_listed_ranges_are_captured") {
-        return;
-    }
+fn only_listed_ranges_are_captured(on: On) {
     let _world = World::new();
     let ranges = ["198.51.100.0/25", "198.51.100.200", "fd05::/32", "fd06::1"];
     let ranges = ranges
@@ -173,7 +254,7 @@ fn only_listed_ranges_are_captured() {
         outbound_ports: vec![9000, 9001],
         ..Settings::default()
     };
-    apply(&RedirectPlan::new(&settings)).unwrap();
+    on.apply(&RedirectPlan::new(&settings)).unwrap();
     let proxy = listen(15001);
     for (address, port, captured) in [
         ("198.51.100.0", 80, true),
@@ -193,14 +274,10 @@ fn only_listed_ranges_are_captured() {
     }
 }
 
-#[test]
-fn inbound_goes_to_the_proxy_except_for_excluded_ports() {
-    if !inside("inbound_goes_to_the_proxy_except_for_excluded_ports") {
-        return;
-    }
+fn inbound_goes_to_the_proxy_except_for_excluded_ports(on: On) {
     let world = World::new();
     let settings = Settings { inbound_ports_exclude: vec![15020, 15021], ..everything() };
-    apply(&RedirectPlan::new(&settings)).unwrap();
+    on.apply(&RedirectPlan::new(&settings)).unwrap();
     let (proxy, status, tunnel) = (listen(15006), listen(15021), listen(15008));
     let from_outside = |listener: &TcpListener, to| world.within(|| arrives(listener, 0, to));
     for port in [80, 8080] {
@@ -216,15 +293,11 @@ fn inbound_goes_to_the_proxy_except_for_excluded_ports() {
     }
 }
 
-#[test]
-fn questions_for_names_go_to_the_proxy() {
-    if !inside("questions_for_names_go_to_the_proxy") {
-        return;
-    }
+fn questions_for_names_go_to_the_proxy(on: On) {
     let world = World::new();
     let settings = Settings { dns: DnsCapture::All, ..everything() };
     let upstream = world.within(|| UdpSocket::bind("[::]:53").unwrap());
-    apply(&RedirectPlan::new(&settings)).unwrap();
+    on.apply(&RedirectPlan::new(&settings)).unwrap();
     let proxy = UdpSocket::bind("[::]:15053").unwrap();
     let proxy_tcp = listen(15053);
     let ask = |uid: u32, to: SocketAddr| {
@@ -255,11 +328,7 @@ fn questions_for_names_go_to_the_proxy() {
     }
 }
 
-#[test]
-fn rules_are_replaced_verified_and_removed() {
-    if !inside("rules_are_replaced_verified_and_removed") {
-        return;
-    }
+fn rules_are_replaced_verified_and_removed(on: On) {
     run("ip link set lo up");
     run("nft add table inet foreign");
     run("nft add chain inet foreign kept");
@@ -276,39 +345,35 @@ fn rules_are_replaced_verified_and_removed() {
         drop_invalid: true,
         ..Settings::default()
     });
-    assert_eq!(verify(&first).unwrap(), State::Absent);
+    assert_eq!(on.verify(&first).unwrap(), State::Absent);
     for _ in 0..2 {
         for plan in [&first, &first, &second, &second] {
-            apply(plan).unwrap();
-            assert_eq!(verify(plan).unwrap(), State::Planned);
+            on.apply(plan).unwrap();
+            assert_eq!(on.verify(plan).unwrap(), State::Planned);
             let other = if plan == &first { &second } else { &first };
-            assert!(matches!(verify(other).unwrap(), State::Differs(_)));
+            assert!(matches!(on.verify(other).unwrap(), State::Differs(_)));
         }
     }
-    cleanup().unwrap();
-    cleanup().unwrap();
-    assert_eq!(verify(&first).unwrap(), State::Absent);
+    on.cleanup().unwrap();
+    on.cleanup().unwrap();
+    assert_eq!(on.verify(&first).unwrap(), State::Absent);
     run("nft list chain inet foreign kept");
     let left = Command::new("ip").args(["rule"]).output().unwrap();
     assert!(!String::from_utf8_lossy(&left.stdout).contains("fwmark"));
 }
 
-#[test]
-fn two_at_once_leave_the_rules_of_one() {
-    if !inside("two_at_once_leave_the_rules_of_one") {
-        return;
-    }
+fn two_at_once_leave_the_rules_of_one(on: On) {
     run("ip link set lo up");
     let plan = RedirectPlan::new(&everything());
-    for _ in 0..50 {
-        cleanup().unwrap();
+    for _ in 0..on.rounds(50) {
+        on.cleanup().unwrap();
         thread::scope(|scope| {
-            let both = [scope.spawn(|| apply(&plan)), scope.spawn(|| apply(&plan))];
+            let both = [scope.spawn(|| on.apply(&plan)), scope.spawn(|| on.apply(&plan))];
             for done in both {
                 done.join().unwrap().unwrap();
             }
         });
-        assert_eq!(verify(&plan).unwrap(), State::Planned);
+        assert_eq!(on.verify(&plan).unwrap(), State::Planned);
     }
 }
 
@@ -336,18 +401,14 @@ fn a_changed_rule_is_named() {
     }
 }
 
-#[test]
-fn nothing_gets_past_while_rules_are_replaced() {
-    if !inside("nothing_gets_past_while_rules_are_replaced") {
-        return;
-    }
+fn nothing_gets_past_while_rules_are_replaced(on: On) {
     let world = World::new();
     let plans = [
         RedirectPlan::new(&everything()),
         RedirectPlan::new(&Settings { outbound_ports_exclude: vec![9], ..everything() }),
         RedirectPlan::new(&Settings { mode: Mode::Tproxy, ..everything() }),
     ];
-    apply(&plans[0]).unwrap();
+    on.apply(&plans[0]).unwrap();
     let remote = world.within(|| listen(80));
     let proxy = TcpListener::bind("0.0.0.0:15001").unwrap();
     let (done, captured) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -372,8 +433,8 @@ fn nothing_gets_past_while_rules_are_replaced() {
                 })
             })
             .collect();
-        for n in 0..300 {
-            apply(&plans[n % plans.len()]).unwrap();
+        for n in 0..on.rounds(300) {
+            on.apply(&plans[n % plans.len()]).unwrap();
         }
         done.store(true, Ordering::Relaxed);
         for client in clients {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lateen_interception::settings::flags::{Flags, Run, Task, surroundings};
-use lateen_interception::{RedirectPlan, State, apply, cleanup, netns, render, validate, verify};
+use lateen_interception::{RedirectPlan, State, backend, netns, validate};
 
 /// Repair and the kubelet know an unredirected pod by this status.
 const NOT_REDIRECTED: u8 = 126;
@@ -36,13 +36,15 @@ fn execute(run: &Run) -> ExitCode {
     let plan = RedirectPlan::new(&run.settings);
     let done = match run.task {
         Task::Nothing => Ok(()),
-        Task::Apply => apply(&plan),
-        Task::Cleanup => cleanup(),
+        Task::Apply => backend::apply(&plan, run.backend, run.iptables).map(|choice| {
+            eprintln!("lateen-init: rules set by {}: {}", choice.carrier, choice.reason);
+        }),
+        Task::Cleanup => backend::cleanup(),
         Task::DryRun => {
-            print!("{}", render::text::render(&plan));
+            print!("{}", backend::describe(&plan, run.backend));
             return ExitCode::SUCCESS;
         }
-        Task::Verify => return compare(&plan),
+        Task::Verify => return compare(run, &plan),
     };
     if let Err(e) = done {
         return fail(&e);
@@ -56,8 +58,8 @@ fn execute(run: &Run) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn compare(plan: &RedirectPlan) -> ExitCode {
-    match verify(plan) {
+fn compare(run: &Run, plan: &RedirectPlan) -> ExitCode {
+    match backend::verify(plan, run.backend, run.iptables) {
         Ok(State::Planned) => ExitCode::SUCCESS,
         Ok(State::Absent) => {
             eprintln!("lateen-init: there are no rules of Lateen");

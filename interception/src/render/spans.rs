@@ -1,4 +1,5 @@
-//! Ranges of addresses as the elements of an interval set: sorted, disjoint, in network byte order.
+//! Lists as sorted, disjoint spans: addresses as the elements of an interval set in network byte
+//! order, ports as the words of iptables.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -25,6 +26,27 @@ pub(super) fn ranges_v6(nets: &[Ipv6Net]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
         .collect()
 }
 
+/// Ports as lists with commas, neighbours as `FIRST:LAST`; a list has at most `slots` ports, where a
+/// span counts as two.
+pub(super) fn ports(ports: &[u16], slots: usize) -> Vec<String> {
+    let spans = merged(ports.iter().map(|p| (u128::from(*p), u128::from(*p))).collect());
+    let mut lists: Vec<(usize, String)> = Vec::new();
+    for (first, last) in spans {
+        let (size, words) = match last - first {
+            0 => (1, first.to_string()),
+            _ => (2, format!("{first}:{last}")),
+        };
+        match lists.last_mut() {
+            Some((used, list)) if *used + size <= slots => {
+                *used += size;
+                *list = format!("{list},{words}");
+            }
+            _ => lists.push((size, words)),
+        }
+    }
+    lists.into_iter().map(|(_, list)| list).collect()
+}
+
 fn merged(mut spans: Vec<(u128, u128)>) -> Vec<(u128, u128)> {
     spans.sort_unstable();
     let mut found: Vec<(u128, u128)> = Vec::new();
@@ -35,4 +57,20 @@ fn merged(mut spans: Vec<(u128, u128)>) -> Vec<(u128, u128)> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ports;
+
+    #[test]
+    fn neighbours_are_one_span_and_count_as_two() {
+        assert_eq!(ports(&[80], 15), ["80"]);
+        assert_eq!(ports(&[4, 80, 2, 3, 3], 15), ["2:4,80"]);
+        assert_eq!(ports(&[1, 2, 4, 6], 3), ["1:2,4", "6"]);
+        assert_eq!(ports(&[1, 3, 4, 6], 2), ["1", "3:4", "6"]);
+        assert!(ports(&[], 15).is_empty());
+        let all: Vec<u16> = (1..=u16::MAX).collect();
+        assert_eq!(ports(&all, 15), ["1:65535"]);
+    }
 }

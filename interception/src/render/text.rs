@@ -33,11 +33,20 @@ fn write(plan: &RedirectPlan, out: &mut String) -> fmt::Result {
         writeln!(out, "  }}")?;
     }
     writeln!(out, "}}")?;
-    if let Some(route) = plan.mark_route {
-        writeln!(out, "ip rule fwmark {} lookup {}", route.mark, route.table)?;
-        writeln!(out, "ip route local default dev lo table {}", route.table)?;
-    }
+    out.push_str(&routes(plan));
     Ok(())
+}
+
+/// The routes of the mark, if the plan has one.
+#[must_use]
+pub fn routes(plan: &RedirectPlan) -> String {
+    plan.mark_route.map_or_else(String::new, |route| {
+        format!(
+            "ip rule fwmark {} lookup {table}\nip route local default dev lo table {table}\n",
+            route.mark,
+            table = route.table
+        )
+    })
 }
 
 /// One rule: its conditions and what it does.

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::read::{Reader, duration, id_of, loopback, mode, name_servers, owner_groups};
-use super::{DnsCapture, Mode, PROXY_ID, Settings, lists};
+use super::read::{
+    Reader, backend, duration, id_of, iptables_kind, loopback, mode, name_servers, owner_groups,
+};
+use super::{Backend, DnsCapture, IptablesKind, Mode, PROXY_ID, Settings, lists};
 
 /// Redirects the traffic of a pod to its proxy: sets, verifies or removes the rules in the network
 /// namespace it runs in.
@@ -109,10 +111,10 @@ pub struct Flags {
     /// Same as --backend nft
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub native_nftables: Option<String>,
-    /// Which iptables, with --backend iptables
+    /// legacy or nft: which iptables, where that carries the rules
     #[arg(long)]
     pub force_iptables_binary: Option<String>,
-    /// auto or nft
+    /// auto (nft where the kernel can, else iptables), nft or iptables
     #[arg(long, default_value = "auto")]
     pub backend: String,
     /// Change nothing; exit 0 when the planned rules are in place, 126 when none, 1 when others
@@ -166,6 +168,10 @@ pub struct Run {
     pub task: Task,
     /// With which settings.
     pub settings: Settings,
+    /// What is to carry the rules.
+    pub backend: Backend,
+    /// Which iptables, where that carries them; `None` is the one that fits.
+    pub iptables: Option<IptablesKind>,
     /// In which network namespace; `None` is the own one.
     pub namespace: Option<PathBuf>,
     /// Connect through the rules afterwards: port and timeout.
@@ -207,7 +213,7 @@ impl Flags {
         V: Fn(&str) -> Option<String>,
     {
         let read = Reader { variable: &around.variable };
-        self.check_backend(&read)?;
+        self.check_accepted(&read)?;
         let mut warnings = Vec::new();
         let settings = self.settings(&read, around, &mut warnings)?;
         let is = |flag, name, env| read.boolean(flag, name, env);
@@ -236,6 +242,11 @@ impl Flags {
         Ok(Run {
             task,
             settings,
+            backend: backend(
+                &self.backend,
+                is(&self.native_nftables, "--native-nftables", &["NATIVE_NFTABLES"])?,
+            )?,
+            iptables: self.iptables(&read)?,
             namespace: read
                 .text(&self.network_namespace, &["NETWORK_NAMESPACE"])
                 .map(PathBuf::from),
@@ -244,7 +255,8 @@ impl Flags {
         })
     }
 
-    fn check_backend<V: Fn(&str) -> Option<String>>(
+    /// Flags that have no effect must still be what they say.
+    fn check_accepted<V: Fn(&str) -> Option<String>>(
         &self,
         read: &Reader<'_, V>,
     ) -> Result<(), FlagError> {
@@ -253,21 +265,19 @@ impl Flags {
             (&self.cni_mode, "--cni-mode", &["CNI_MODE"]),
             (&self.reconcile, "--reconcile", &["RECONCILE"]),
             (&self.force_apply, "--force-apply", &["FORCE_APPLY"]),
-            (&self.native_nftables, "--native-nftables", &["NATIVE_NFTABLES"]),
         ] {
             read.boolean(flag, name, env)?;
         }
-        match self.backend.as_str() {
-            "auto" | "nft" => Ok(()),
-            "iptables" => Err(FlagError {
-                name: "--backend",
-                problem: "iptables is not supported by this version; use nft".to_owned(),
-            }),
-            other => Err(FlagError {
-                name: "--backend",
-                problem: format!("{other:?} is not auto or nft"),
-            }),
-        }
+        Ok(())
+    }
+
+    fn iptables<V: Fn(&str) -> Option<String>>(
+        &self,
+        read: &Reader<'_, V>,
+    ) -> Result<Option<IptablesKind>, FlagError> {
+        let (name, variable) = ("--force-iptables-binary", "FORCE_IPTABLES_BINARY");
+        let kind = read.parsed(&self.force_iptables_binary, name, &[variable], iptables_kind)?;
+        Ok(kind.flatten())
     }
 
     fn settings<V: Fn(&str) -> Option<String>>(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 
 use super::flags::{FlagError, Surroundings, boolean};
-use super::{Mode, OwnerGroups, lists};
+use super::{Backend, IptablesKind, Mode, OwnerGroups, lists};
 
 const MAX_OWNER_GROUPS: usize = 64;
 
@@ -68,6 +68,28 @@ pub(super) fn mode(text: &str) -> Result<Mode, String> {
         "" | "REDIRECT" => Ok(Mode::Redirect),
         "TPROXY" => Ok(Mode::Tproxy),
         other => Err(format!("{other:?} is not REDIRECT or TPROXY")),
+    }
+}
+
+pub(super) fn backend(text: &str, native: bool) -> Result<Backend, FlagError> {
+    match text {
+        "auto" if native => Ok(Backend::Nft),
+        "auto" => Ok(Backend::Auto),
+        "nft" => Ok(Backend::Nft),
+        "iptables" => Ok(Backend::Iptables),
+        other => Err(FlagError {
+            name: "--backend",
+            problem: format!("{other:?} is not auto, nft or iptables"),
+        }),
+    }
+}
+
+pub(super) fn iptables_kind(text: &str) -> Result<Option<IptablesKind>, String> {
+    match text {
+        "" => Ok(None),
+        "nft" => Ok(Some(IptablesKind::Nft)),
+        "legacy" => Ok(Some(IptablesKind::Legacy)),
+        other => Err(format!("{other:?} is not legacy or nft")),
     }
 }
 
