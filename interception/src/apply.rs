@@ -200,3 +200,25 @@ fn refusal(error: NetlinkError, transaction: &Transaction) -> ApplyError {
         other => step("changing rules")(other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::{ApplyError, libc_errno};
+
+    #[test]
+    fn only_what_the_kernel_lacks_is_a_lack() {
+        let refused = |errno| ApplyError::Refused {
+            part: "rule".to_owned(),
+            source: Error::from_raw_os_error(errno),
+        };
+        assert!(refused(libc_errno::ENOENT).is_lack(), "an expression that is no module");
+        assert!(refused(libc_errno::EOPNOTSUPP).is_lack(), "a chain of a type that is none");
+        let no_memory = 12;
+        assert!(!refused(no_memory).is_lack());
+        assert!(!refused(libc_errno::EEXIST).is_lack());
+        assert!(!ApplyError::NotPermitted(Error::from_raw_os_error(libc_errno::EPERM)).is_lack());
+        assert!(!ApplyError::TooLong.is_lack());
+    }
+}

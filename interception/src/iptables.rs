@@ -85,16 +85,15 @@ fn candidates(forced: Option<IptablesKind>) -> (IptablesKind, Option<IptablesKin
 
 /// Replaces what is ours in each family; puts back what was there when one of them fails.
 fn replace(programs: &Programs, wanted: impl Fn(Family) -> Rules) -> Result<(), IptablesError> {
-    let mut done = Vec::new();
-    for family in families() {
-        let before = saved::parse(&programs.save(family)?);
-        let text = transition(&before, &wanted(family));
-        if text.is_empty() {
-            continue;
-        }
-        done.push((family, before));
-        if let Err(error) = programs.restore(family, &text) {
-            return Err(put_back(programs, &done, error));
+    let read = |family| -> Result<_, IptablesError> {
+        Ok((family, saved::parse(&programs.save(family)?)))
+    };
+    let before = families().map(read).collect::<Result<Vec<_>, _>>()?;
+    for (at, (family, rules)) in before.iter().enumerate() {
+        let text = transition(rules, &wanted(*family));
+        let done = if text.is_empty() { Ok(()) } else { programs.restore(*family, &text) };
+        if let Err(error) = done {
+            return Err(put_back(programs, &before[..=at], error));
         }
     }
     Ok(())

@@ -402,13 +402,43 @@ fn a_changed_rule_is_named() {
 }
 
 fn nothing_gets_past_while_rules_are_replaced(on: On) {
-    let world = World::new();
-    let plans = [
+    let plans = changing_plans();
+    let change = |n: usize| on.apply(&plans[n % plans.len()]).unwrap();
+    nothing_gets_past(on.rounds(300), change);
+}
+
+#[test]
+fn nothing_gets_past_while_the_carrier_changes() {
+    if !inside("nothing_gets_past_while_the_carrier_changes") {
+        return;
+    }
+    let plans = changing_plans();
+    let kinds = [IptablesKind::Nft, IptablesKind::Legacy];
+    let kinds: Vec<_> = kinds.into_iter().filter(|kind| On::Iptables(*kind).is_here()).collect();
+    // No run of carriers is a run of plans, so that every change is met with every other.
+    let mut wishes = vec![(Backend::Auto, None)];
+    wishes.extend(kinds.iter().map(|kind| (Backend::Iptables, Some(*kind))));
+    wishes.push((Backend::Nft, None));
+    let change = |n: usize| {
+        let ((wish, kind), plan) = (wishes[n % wishes.len()], &plans[n / 2 % plans.len()]);
+        backend::apply(plan, wish, kind).unwrap();
+        assert_eq!(backend::verify(plan, wish, kind).unwrap(), State::Planned);
+    };
+    nothing_gets_past(40, change);
+}
+
+fn changing_plans() -> [RedirectPlan; 3] {
+    [
         RedirectPlan::new(&everything()),
         RedirectPlan::new(&Settings { outbound_ports_exclude: vec![9], ..everything() }),
         RedirectPlan::new(&Settings { mode: Mode::Tproxy, ..everything() }),
-    ];
-    on.apply(&plans[0]).unwrap();
+    ]
+}
+
+/// Connections out of the pod, all of which must come to the proxy while rules change.
+fn nothing_gets_past(rounds: usize, change: impl Fn(usize)) {
+    let world = World::new();
+    change(0);
     let remote = world.within(|| listen(80));
     let proxy = TcpListener::bind("0.0.0.0:15001").unwrap();
     let (done, captured) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -433,8 +463,8 @@ fn nothing_gets_past_while_rules_are_replaced(on: On) {
                 })
             })
             .collect();
-        for n in 0..on.rounds(300) {
-            on.apply(&plans[n % plans.len()]).unwrap();
+        for n in 0..rounds {
+            change(n);
         }
         done.store(true, Ordering::Relaxed);
         for client in clients {
