@@ -6,6 +6,7 @@ mod envoy;
 mod figure;
 mod hop;
 mod process;
+mod rules;
 mod sandbox;
 mod webhook;
 
@@ -24,7 +25,7 @@ struct Settings {
     /// Folder of the release binaries.
     #[arg(long)]
     bin: PathBuf,
-    /// Only benchmarks whose name begins with this: cni, injection, sidecar, http.
+    /// Only benchmarks whose name begins with this: cni, rules, injection, sidecar, http.
     #[arg(long, default_value = "")]
     only: String,
     /// A stock Envoy; without it the ratio to Envoy is not measured.
@@ -54,6 +55,9 @@ fn main() -> anyhow::Result<ExitCode> {
     let wanted = |name: &str| name.starts_with(&settings.only);
     if wanted("cni") {
         report.add(cni::measure(&settings.bin));
+    }
+    if wanted("rules") {
+        report.add(rules::measure(&settings.bin));
     }
     if wanted("injection") {
         report.add(webhook::measure());
