@@ -41,6 +41,10 @@ test: machine tidy ## Every test: units, packets in network namespaces, Envoy as
 test-mesh: build ## The demo, rules, endings, Istio's bookinfo and wrong input, over a whole mesh of the release binaries
 	LATEEN_BIN=$(RELEASE) $(TEST) --test mesh -- --ignored --test-threads=1 $(WITHOUT:%=--skip %)
 
+.PHONY: fuzz
+fuzz: ## Feed every parser of what strangers send with anything, a minute each (ARGS='--seconds 30 TARGET...'); needs g++
+	@cargo xtask fuzz $(ARGS)
+
 .PHONY: build
 build: machine ## Build all programs in release mode, linked statically as they are in images
 	@$(XTASK) programs --profile release >/dev/null

@@ -6,7 +6,7 @@ use anyhow::Context;
 use crate::tidy::Breach;
 
 /// Folder, and the crates of ours it may use.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("api", &[]),
     ("xds", &[]),
     ("identity", &["lateen-api"]),
@@ -28,6 +28,19 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ),
     ("testkit", &["lateen-api", "lateen-identity", "lateen-xds"]),
     ("bench", &["lateen-api", "lateen-interception", "lateen-lab", "lateen-webhook"]),
+    (
+        "fuzz",
+        &[
+            "lateen-api",
+            "lateen-cni",
+            "lateen-control-plane",
+            "lateen-identity",
+            "lateen-interception",
+            "lateen-proxy",
+            "lateen-webhook",
+            "lateen-xds",
+        ],
+    ),
     ("xtask", &[]),
     (
         "tests/cluster",

@@ -1,6 +1,7 @@
 //! `cargo xtask`: chores of the repository. `cargo xtask tidy` checks the rules of the house
 //! that neither the compiler nor clippy knows; `cargo xtask programs` builds what ships,
-//! `cargo xtask images` container images of it, `cargo xtask crds` the resource definitions of the chart.
+//! `cargo xtask images` container images of it, `cargo xtask crds` the resource definitions of the chart;
+//! `cargo xtask fuzz` feeds every parser with anything.
 
 mod arrows;
 mod budgets;
@@ -12,9 +13,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use xtask::{crds, images};
+use xtask::{crds, fuzz, images};
 
-use crate::settings::{Cli, Command, ImagesArgs};
+use crate::settings::{Cli, Command, FuzzArgs, ImagesArgs};
 
 fn main() -> anyhow::Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -30,7 +31,21 @@ fn main() -> anyhow::Result<ExitCode> {
             println!("{} definitions written", crds::write(&root)?);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Fuzz(args) => feed(args, &root),
     }
+}
+
+fn feed(args: FuzzArgs, root: &Path) -> anyhow::Result<ExitCode> {
+    let passed = fuzz::run(&args.request(root), |outcome| {
+        let state = if outcome.passed { "ok" } else { "FAILED" };
+        println!(
+            "{:<14} {:>10} inputs  {state}  {}",
+            outcome.name,
+            outcome.inputs,
+            outcome.log.display()
+        );
+    })?;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn make_images(args: ImagesArgs, root: &Path) -> anyhow::Result<ExitCode> {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use xtask::fuzz;
 use xtask::images::Request;
 use xtask::statics::Statics;
 
@@ -25,6 +26,29 @@ pub(crate) enum Command {
     Images(ImagesArgs),
     /// Write the resource definitions of charts/base from the tables in xtask/crds.
     Crds,
+    /// Feed the targets of fuzz/ with anything, for a while each.
+    Fuzz(FuzzArgs),
+}
+
+/// What is fed, and for how long.
+#[derive(Debug, Args)]
+pub(crate) struct FuzzArgs {
+    /// Targets; all where none is named.
+    names: Vec<String>,
+    /// How long each is fed, in seconds.
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+    /// Cargo's target folder; instrumented code is built below it.
+    #[arg(long, env = "CARGO_TARGET_DIR", default_value = "target")]
+    target: PathBuf,
+}
+
+impl FuzzArgs {
+    /// The request, with paths from the checkout `root` where they are not absolute.
+    pub(crate) fn request(self, root: &Path) -> fuzz::Request {
+        let Self { names, seconds, target } = self;
+        fuzz::Request { root: root.to_owned(), target: root.join(target), seconds, names }
+    }
 }
 
 /// How programs are built.

@@ -2,6 +2,8 @@
 //!
 //! Volume sources stay raw: who mounts them reads the kinds it can give.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -25,14 +27,15 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Addresses, the primary one first.
+    /// Addresses, the primary one first; what is not an address is left out.
     #[must_use]
     pub fn addresses(&self) -> Vec<&str> {
         let Some(status) = &self.status else { return Vec::new() };
-        let mut addresses: Vec<&str> = status.pod_ip.as_deref().into_iter().collect();
-        for ip in &status.pod_ips {
-            if !addresses.contains(&ip.ip.as_str()) {
-                addresses.push(&ip.ip);
+        let texts = status.pod_ip.as_deref().into_iter();
+        let mut addresses: Vec<&str> = Vec::new();
+        for text in texts.chain(status.pod_ips.iter().map(|it| it.ip.as_str())) {
+            if text.parse::<IpAddr>().is_ok() && !addresses.contains(&text) {
+                addresses.push(text);
             }
         }
         addresses

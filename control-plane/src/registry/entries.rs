@@ -92,7 +92,9 @@ impl Read<'_> {
         let spec = &entry.spec;
         let namespace = entry.namespace();
         if let Some(selector) = &spec.workload_selector {
-            return self.selected(&selector.labels, namespace, port);
+            let found = self.selected(&selector.labels, namespace, port);
+            let can = |it: &Endpoint| can_be_reached(&it.address, spec.resolution);
+            return found.into_iter().filter(can).collect();
         }
         let by_name = matches!(
             spec.resolution,
@@ -102,17 +104,18 @@ impl Read<'_> {
             let itself = WorkloadEntry { address: host.to_ascii_lowercase(), ..Default::default() };
             return vec![self.of_entry(&itself, ("", namespace), &Labels::new(), port)];
         }
-        let listed = spec.endpoints.iter().filter(|it| !it.address.starts_with("unix://"));
+        let listed =
+            spec.endpoints.iter().filter(|it| can_be_reached(&it.address, spec.resolution));
         listed.map(|it| self.of_entry(it, ("", namespace), &it.labels, port)).collect()
     }
 
     /// The workload entries and pods of a namespace that carry the labels.
     fn selected(&self, labels: &Labels, namespace: &str, port: &EntryPort) -> Vec<Endpoint> {
-        let entries = self.objects.workload_entries.iter().filter(|it| {
-            it.namespace() == namespace
-                && selects(labels, &it.spec.labels)
-                && !it.spec.address.starts_with("unix://")
-        });
+        let entries = self
+            .objects
+            .workload_entries
+            .iter()
+            .filter(|it| it.namespace() == namespace && selects(labels, &it.spec.labels));
         let mut found: Vec<Endpoint> = entries
             .map(|it| self.of_entry(&it.spec, (it.name(), namespace), &it.spec.labels, port))
             .collect();
@@ -155,6 +158,15 @@ impl Read<'_> {
             workload: described(name, namespace, labels, self.context),
         }
     }
+}
+
+/// Whether proxies can be told this address. What a service finds by labels was not written for its
+/// resolution: it may have a name, or be known by its network only.
+fn can_be_reached(address: &str, resolution: networking::Resolution) -> bool {
+    let by_name =
+        matches!(resolution, networking::Resolution::Dns | networking::Resolution::DnsRoundRobin);
+    let named = by_name && !address.is_empty() && !address.starts_with("unix://");
+    named || address.parse::<IpAddr>().is_ok()
 }
 
 /// The port of the endpoints.

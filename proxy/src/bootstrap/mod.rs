@@ -65,11 +65,19 @@ pub struct Bootstrap {
 /// # Errors
 /// When it cannot be read, or not be honoured.
 pub fn read(path: &Path) -> Result<Bootstrap, BootstrapError> {
+    let bytes = std::fs::read(path)
+        .map_err(|source| BootstrapError::File { path: path.to_owned(), source })?;
+    parse(path, &bytes)
+}
+
+/// Takes the content of a bootstrap file; `path` is only used to say where it came from.
+///
+/// # Errors
+/// When it is none, or cannot be honoured.
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<Bootstrap, BootstrapError> {
     let file = || path.to_owned();
-    let bytes =
-        std::fs::read(path).map_err(|source| BootstrapError::File { path: file(), source })?;
     let proto =
-        text::parse(&bytes).map_err(|reason| BootstrapError::Text { path: file(), reason })?;
+        text::parse(bytes).map_err(|reason| BootstrapError::Text { path: file(), reason })?;
     take(&proto).map_err(|refusal| BootstrapError::Refused { path: file(), refusal })
 }
 

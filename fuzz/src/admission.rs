@@ -1,0 +1,80 @@
+//! Reviews that an API server sends, and the settings they are answered by.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use lateen_api::stream;
+use lateen_webhook::admission::{self, Injector};
+use lateen_webhook::inject::{AdmissionContext, inject};
+use lateen_webhook::settings::{InjectionSettings, Options};
+use lateen_webhook::validation;
+use serde_json::{Value, json};
+
+/// Longest answer: an API server takes 3 MiB.
+const MAX_ANSWER: usize = 3 << 20;
+
+static INJECTOR: LazyLock<Option<Injector>> = LazyLock::new(|| {
+    let settings = InjectionSettings::from_sources(None, None, Options::default()).ok()?;
+    Some(Injector { settings, namespaces: BTreeMap::new() })
+});
+
+fn context() -> AdmissionContext {
+    let namespace_labels = [("istio-injection".to_owned(), "enabled".to_owned())].into();
+    AdmissionContext {
+        namespace: "shop".to_owned(),
+        namespace_labels,
+        ..AdmissionContext::default()
+    }
+}
+
+/// Every body gets an answer that is JSON, of bounded length.
+pub(crate) fn review(body: &[u8]) {
+    let Some(injector) = INJECTOR.as_ref() else { return };
+    let answer = admission::answer(body, injector, &BTreeMap::new());
+    let text = serde_json::to_vec(&answer.review).expect("an answer is JSON");
+    // A patch may say all that the pod says, in base64.
+    assert!(text.len() <= MAX_ANSWER + 2 * body.len(), "{} bytes", text.len());
+    let response = &answer.review.response;
+    assert!(response.allowed != response.status.is_some(), "{response:?}");
+}
+
+/// Every body gets an answer; what is refused gets a reason.
+pub(crate) fn validation(body: &[u8]) {
+    let response = validation::answer(body).review.response;
+    assert!(response.allowed != response.status.is_some(), "{response:?}");
+    let said = response.status.as_ref().is_none_or(|status| !status.message.is_empty());
+    assert!(said, "a refusal without a reason");
+    assert!(serde_json::to_vec(&response).is_ok());
+}
+
+/// A pod is injected or refused; the patch applies, and injecting again changes nothing.
+pub(crate) fn pod(text: &[u8]) {
+    let Some(injector) = INJECTOR.as_ref() else { return };
+    let Ok(pod) = serde_json::from_slice::<Value>(text) else { return };
+    let Ok(injection) = inject(&pod, &injector.settings, &context()) else { return };
+    let operations = serde_json::to_value(&injection.patch).expect("a patch is JSON");
+    let patch: json_patch::Patch = serde_json::from_value(operations).expect("a patch is one");
+    let mut once = pod;
+    json_patch::patch(&mut once, &patch).expect("a patch applies");
+    assert_eq!(once, injection.pod, "the patch makes another pod");
+    if injection.patch.is_empty() {
+        return;
+    }
+    match inject(&once, &injector.settings, &context()) {
+        Ok(again) => assert_eq!(once, again.pod, "injecting again changes the pod"),
+        Err(error) => panic!("what was injected is refused: {error}"),
+    }
+}
+
+/// Settings are taken or refused; those that are taken inject a plain pod, or say why not.
+pub(crate) fn settings(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let Ok(document) = stream::value(text) else { return };
+    let part = |name: &str| document.get(name).filter(|it| !it.is_null());
+    let (values, mesh) = (part("values"), part("mesh"));
+    let Ok(settings) = InjectionSettings::from_sources(values, mesh, Options::default()) else {
+        return;
+    };
+    let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "app"}]}});
+    let _outcome = inject(&pod, &settings, &context());
+}
