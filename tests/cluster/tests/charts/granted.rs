@@ -29,6 +29,13 @@ metadata: {name: cart, namespace: shop}
 spec: {containers: [{name: cart, image: cart}]}
 ";
 
+const OWN_POD: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {generateName: own-, namespace: istio-system}
+spec: {containers: [{name: own, image: own}]}
+";
+
 /// A replica; ended with the test.
 struct Lateend {
     child: Child,
@@ -58,6 +65,7 @@ async fn start(server: &ApiServer, folder: &Path) -> Lateend {
     let log = folder.join("lateend.log");
     let flags = ["--grpc-port", "--secure-port", "--monitoring-port", "--webhook-port"];
     let child = Command::new(binaries::lateen("lateend").unwrap())
+        .args(["--audit-every=1s", "--self-test-every=1s"])
         .args(["--address", "127.0.0.1", "--pod-name", "istiod-a", "--kubeconfig"])
         .arg(kubeconfig)
         .args(flags.iter().zip(&ports).map(|(flag, port)| format!("{flag}={port}")))
@@ -147,6 +155,17 @@ async fn lateend_does_all_its_work_with_what_is_granted() {
         "a pod is injected",
         async || kubectl.feed(create, POD).await,
         |said| said.as_ref().is_ok_and(|pod| pod.contains("\"istio-proxy\"")),
+    )
+    .await;
+    // What the self-test asks for, and no more than that.
+    let program = binaries::kubectl().await.unwrap();
+    let own = Kubectl::new(&program, &folder.path().join("kubeconfig"));
+    let test = ["create", "--dry-run=server", "-f", "-"];
+    until("a dry run as lateend", async || own.feed(test, OWN_POD).await, Result::is_ok).await;
+    until(
+        "lateend creates no pod in earnest",
+        async || own.feed(["create", "-f", "-"], OWN_POD).await,
+        |said| said.as_ref().is_err_and(|error| error.to_string().contains("a dry run only")),
     )
     .await;
     let maps = ["get", "configmap", "istio-ca-root-cert", "-n", "shop"];

@@ -176,7 +176,7 @@ impl Lateend {
     }
 }
 
-async fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
