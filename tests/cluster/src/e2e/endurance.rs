@@ -1,8 +1,9 @@
 //! Claims about what must not be lost while parts of the mesh, or of the cluster, restart.
 
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use lateen_lab::echo::load::Summary;
 use serde_json::{Value, json};
 
@@ -15,30 +16,30 @@ const CHURN: usize = 8;
 /// Namespace of the churn: meshed, and outside.
 const AGENT: &str = "k8s-app=istio-cni-node";
 
-/// Sends to `url` for `seconds` from the client.
-async fn load(stage: &Stage, url: &str, seconds: u32) -> anyhow::Result<Summary> {
-    let client = stage.client().await?;
-    let seconds = seconds.to_string();
-    stage.get(&client, &[url, "-n", "0", "--seconds", &seconds, "-c", "4", "--pause-ms", "5"]).await
-}
-
-/// Does `work` while requests go on for `seconds`; all of it must end before they do.
+/// Does `work` while the client sends, from a second before it until a second after it.
 async fn under_load(
     stage: &Stage,
-    seconds: u32,
     work: impl Future<Output = anyhow::Result<String>>,
 ) -> anyhow::Result<(bool, String)> {
-    let since = Instant::now();
-    let work = async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        work.await.map(|text| (text, since.elapsed()))
-    };
-    let (summary, done) = tokio::join!(load(stage, DETAILS, seconds), work);
-    let (summary, (text, time)) = (summary?, done?);
+    let client = stage.client().await?;
+    let exec = ["exec", "-i", "-n", &client.namespace, &client.name, "--", "lateen-echo", "get"];
+    let limit = LIMIT.as_secs().to_string();
+    let much = ["-n", "0", "-c", "4", "--pause-ms", "5", "--until-eof", "--seconds", &limit];
+    let mut command = stage.kubectl.command(exec.iter().chain(&[DETAILS]).chain(&much));
+    let mut load = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let input = load.stdin.take();
+    let second = Duration::from_secs(1);
+    tokio::time::sleep(second).await;
+    let text = work.await?;
+    tokio::time::sleep(second).await;
+    drop(input);
+    let output = load.wait_with_output().await?;
+    ensure!(output.status.success(), "the load ended with {}", output.status);
+    let summary: Summary =
+        serde_json::from_slice(&output.stdout).context("the client's summary")?;
     ensure!(
-        time.as_secs() < u64::from(seconds),
-        "{text}, but that took {} s, longer than the load",
-        time.as_secs()
+        Duration::from_millis(summary.millis) < LIMIT,
+        "{text}, but the load ended before that"
     );
     Ok((lost(&summary) == 0 && summary.requests > 0, format!("{text}; {}", told(&summary))))
 }
@@ -46,7 +47,7 @@ async fn under_load(
 /// Every pod of a Deployment is replaced.
 pub(super) async fn rolling(stage: &Stage) -> anyhow::Result<(bool, String)> {
     let before = stage.pod(BOOKINFO, "app=details").await?;
-    under_load(stage, 45, async {
+    under_load(stage, async {
         let deployment = "deployment/details-v1";
         stage.kubectl.run(["rollout", "restart", deployment, "-n", BOOKINFO]).await?;
         stage
@@ -196,7 +197,7 @@ fn waits(event: &Value) -> Option<String> {
 
 /// All pods of the control plane are deleted, and later it is away for some seconds.
 pub(super) async fn control_plane(stage: &Stage) -> anyhow::Result<(bool, String)> {
-    under_load(stage, 60, async {
+    under_load(stage, async {
         stage
             .kubectl
             .run(["delete", "pod", "-n", SYSTEM, "-l", "app=istiod", "--grace-period=1"])
