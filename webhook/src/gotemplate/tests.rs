@@ -1,5 +1,7 @@
 //! Tests of templates: what Go renders is rendered, what it refuses is refused, and nothing hangs.
 
+use proptest::prelude::{ProptestConfig, any, proptest};
+use proptest::sample::select;
 use serde_json::{Value as Json, json};
 
 use super::{Template, Value};
@@ -128,6 +130,12 @@ fn functions_of_sprig() {
             "{{ first .list }}{{ last .list }}{{ rest .list }}{{ append .list \"r\" }}{{ has \"p\" .list }}{{ without .list \"p\" }}{{ uniq (list 1 1 2) }}{{ reverse .list }}",
             "pq[q][p q r]true[q][1 2][q p]",
         ),
+    ]);
+}
+
+#[test]
+fn more_functions_of_sprig() {
+    check(&[
         (
             "{{ until 3 }}{{ untilStep 6 0 -2 }}{{ seq 3 }}{{ concat .list (list 1) }}{{ sortAlpha (list \"b\" \"a\") }}",
             "[0 1 2][6 4 2]1 2 3[p q 1][a b]",
@@ -206,4 +214,188 @@ fn what_go_refuses_is_refused_where_it_is() {
         ("{{ (1 }}", "unexpected }} in parenthesized"),
         ("{{ 1x }}", "bad number syntax"),
     ]);
+}
+
+/// On a thread with the stack that the webhook's threads have.
+fn on_a_small_stack(work: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().stack_size(2 * 1024 * 1024).spawn(work).unwrap();
+    thread.join().unwrap();
+}
+
+/// Templates that are written to use up time, memory or stack, and what ends each.
+fn hostile() -> Vec<(String, &'static str)> {
+    let doubling: String = (0..40)
+        .map(|n| format!("{{{{define \"t{n}\"}}}}{{{{template \"t{0}\" .}}}}{{{{template \"t{0}\" .}}}}{{{{end}}}}", n + 1))
+        .collect();
+    let chain = format!("{{{{if .zz}}}}{}{{{{end}}}}", "{{else if .zz}}".repeat(10_000));
+    vec![
+        (
+            "{{define \"r\"}}{{template \"r\" .}}{{end}}{{template \"r\" .}}".to_owned(),
+            "levels deep",
+        ),
+        (format!("{doubling}{{{{define \"t40\"}}}}{{{{end}}}}{{{{template \"t0\" .}}}}"), "steps"),
+        ("{{range 1000000000}}{{end}}".to_owned(), "steps"),
+        ("{{range 1000}}{{range 1000}}{{range 1000}}{{end}}{{end}}{{end}}".to_owned(), "steps"),
+        ("{{range 100000}}{{repeat 1000000 \"x\"}}{{end}}".to_owned(), "renders more"),
+        ("{{range 100000}}{{$x := repeat 1000000 \"x\"}}{{end}}".to_owned(), "bytes of values"),
+        ("{{$s := \"ab\"}}{{range 64}}{{$s = print $s $s}}{{end}}".to_owned(), "would make more"),
+        ("{{$s := list 1}}{{range 64}}{{$s = list $s $s}}{{end}}".to_owned(), "would make more"),
+        ("{{$s := list 1}}{{range 1000}}{{$s = list $s}}{{end}}".to_owned(), "levels deep"),
+        ("{{$d := dict}}{{range 1000}}{{$_ := set $d \"d\" $d}}{{end}}".to_owned(), "levels deep"),
+        (
+            "{{$d := dict}}{{range 40}}{{$_ := set $d (print .) $d}}{{end}}".to_owned(),
+            "would make more",
+        ),
+        ("{{ until 1000000000 }}".to_owned(), "would make more"),
+        ("{{ seq 1 1000000000 }}".to_owned(), "would make more"),
+        ("{{ splitList \"\" (repeat 1000000 \"x\") }}".to_owned(), "would make more"),
+        (
+            "{{ replace \"\" (repeat 1000 \"y\") (repeat 1000000 \"x\") }}".to_owned(),
+            "would make more",
+        ),
+        ("{{ nindent 1000000 (repeat 1000 \"\\n\") }}".to_owned(), "would make more"),
+        ("{{ join (repeat 10000 \"x\") (until 10000) }}".to_owned(), "would make more"),
+        (
+            "{{ regexReplaceAll \"(x+)\" (repeat 10000 \"x\") (repeat 10000 \"$0\") }}".to_owned(),
+            "would make more",
+        ),
+        ("{{ regexMatch \"(((x{1,100}){1,100}){1,100})\" \"x\" }}".to_owned(), "pattern"),
+        (
+            "{{ range 100000 }}{{ regexMatch \"(x+)+y\" (repeat 1000 \"x\") }}{{ end }}".to_owned(),
+            "steps",
+        ),
+        (
+            "{{ range 100000 }}{{ $x := sha512sum (repeat 100000 \"x\") }}{{ end }}".to_owned(),
+            "steps",
+        ),
+        (format!("{{{{{}1{}}}}}", "(".repeat(5_000), ")".repeat(5_000)), "levels deep"),
+        (format!("{}{}", "{{if 1}}".repeat(5_000), "{{end}}".repeat(5_000)), "levels deep"),
+        (
+            format!("{}{}", "{{block \"x\" .}}".repeat(5_000), "{{end}}".repeat(5_000)),
+            "levels deep",
+        ),
+        (format!("{{{{ .map{} }}}}", ".q".repeat(100_000)), ""),
+        (chain, ""),
+        ("x".repeat(300 * 1024), "longer than"),
+    ]
+}
+
+#[test]
+fn hostile_templates_end_and_say_why() {
+    on_a_small_stack(|| {
+        for (text, needle) in hostile() {
+            let shown: String = text.chars().take(80).collect();
+            match rendered(&text, &data()) {
+                Ok(_) => assert!(needle.is_empty(), "{shown} was rendered"),
+                Err(error) => {
+                    assert!(!needle.is_empty() && error.contains(needle), "{shown}: {error}")
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn the_deepest_templates_fit_a_small_stack() {
+    on_a_small_stack(|| {
+        for open in ["{{if 1}}", "{{with .}}", "{{range 1}}", "{{range $i, $e := (list 1)}}"] {
+            let text = format!(
+                "{{{{define \"r\"}}}}{}{{{{template \"r\" .}}}}{}{{{{end}}}}{{{{template \"r\" .}}}}",
+                open.repeat(30),
+                "{{end}}".repeat(30)
+            );
+            let error = rendered(&text, &data()).unwrap_err();
+            assert!(error.contains("levels deep"), "{error}");
+        }
+        let parentheses = format!("{{{{ {}1{} }}}}", "(print ".repeat(39), ")".repeat(39));
+        assert_eq!(rendered(&parentheses, &data()).as_deref(), Ok("1"));
+    });
+}
+
+/// Pieces of which wrong and right templates are made.
+const PIECES: [&str; 48] = [
+    "{{",
+    "}}",
+    "{{- ",
+    " -}}",
+    "if ",
+    "else ",
+    "end",
+    "range ",
+    "with ",
+    "define \"t\"",
+    "block \"t\" .",
+    "template \"t\" .",
+    "break",
+    "continue",
+    ".",
+    ".a",
+    ".list",
+    ".map",
+    ".map.l.m",
+    ".nil.x",
+    "$",
+    "$x",
+    "$x := ",
+    "$x = ",
+    "$i, $e := ",
+    "(",
+    ")",
+    " | ",
+    " ",
+    "1",
+    "-3",
+    "0x1f",
+    "1e3",
+    "'a'",
+    "\"s\"",
+    "`r`",
+    "/* c */",
+    "nil",
+    "true",
+    "dict \"a\" 1",
+    "list 1 2",
+    "index .list 0",
+    "printf \"%5.2f|%q\" 1.5 .a",
+    "set $x \"a\" 2",
+    "toYaml .map",
+    "nindent 2 ",
+    "text\n",
+    "é",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 2_000 } else { 20_000 }))]
+
+    #[test]
+    fn any_text_is_rendered_or_refused(text in any::<String>(), at in any::<proptest::sample::Index>()) {
+        let mut whole = "{{ range $i, $e := .list }}{{ if eq $e \"p\" }}{{ .a | quote }}{{ end }}{{ end }}".to_owned();
+        whole.insert_str(at.index(whole.len()), &text);
+        for text in [whole, format!("{{{{{text}}}}}"), text] {
+            if let Err(error) = rendered(&text, &data()) {
+                assert!(error.starts_with("line "), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_pieces_are_rendered_or_refused(pieces in proptest::collection::vec(select(&PIECES[..]), 0..40)) {
+        let text = pieces.concat();
+        let first = rendered(&text, &data());
+        assert_eq!(first, rendered(&text, &data()), "{text}");
+    }
+
+    #[test]
+    fn text_without_actions_is_rendered_as_it_is(text in "[^{]*") {
+        assert_eq!(rendered(&text, &data()).as_deref(), Ok(text.as_str()));
+    }
+
+    #[test]
+    fn a_quoted_text_is_itself(text in any::<String>()) {
+        let data = json!({"t": text});
+        let quoted = rendered("{{ printf \"%q\" .t }}", &data).unwrap();
+        assert_eq!(rendered(&format!("{{{{ {quoted} }}}}"), &data).as_deref(), Ok(text.as_str()));
+        let json = rendered("{{ toJson .t }}", &data).unwrap();
+        assert_eq!(serde_json::from_str::<Json>(&json).unwrap(), data["t"]);
+    }
 }

@@ -195,6 +195,7 @@ impl Assembly {
         if let Some(Value::Array(volumes)) = spec.remove("volumes") {
             self.lay_volumes(volumes);
         }
+        self.note_pull_secrets(&spec);
         for list in ["initContainers", "containers"] {
             let Some(Value::Array(added)) = spec.remove(list) else { continue };
             let (here, elsewhere): (Vec<Value>, Vec<Value>) =
@@ -285,6 +286,21 @@ impl Assembly {
             }
         }
         self.merge_list("volumes", added);
+    }
+
+    /// Pull secrets of a user's template are injected, except those that the pod has.
+    fn note_pull_secrets(&mut self, spec: &Map<String, Value>) {
+        let names = |spec: &Map<String, Value>| -> Vec<String> {
+            let secrets = spec.get("imagePullSecrets").and_then(Value::as_array);
+            let named = secrets.into_iter().flatten().filter_map(|secret| secret["name"].as_str());
+            named.map(str::to_owned).collect()
+        };
+        let known = names(&self.spec);
+        for name in names(spec) {
+            if !known.contains(&name) && !self.pull_secrets.contains(&name) {
+                self.pull_secrets.push(name);
+            }
+        }
     }
 
     fn merge_list(&mut self, list: &str, added: Vec<Value>) {

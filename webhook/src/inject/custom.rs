@@ -8,6 +8,8 @@ mod functions;
 mod networks;
 mod shapes;
 mod telemetry;
+#[cfg(test)]
+mod tests;
 
 use serde_json::{Map, Value};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 use super::networks::{
     append_multus, application_ports, exclude_inbound_port, include_inbound_ports,
@@ -106,7 +106,8 @@ fn proto_to_json(call: &Call<'_>) -> Made {
     if value.type_name() == "ProxyConfig" {
         let defaults = proxy_config_defaults();
         fields.retain(|key, value| {
-            defaults.get(key) != Some(value) && value.as_object().is_none_or(|map| !map.is_empty())
+            let unset = key == "proxyMetadata" && value.as_object().is_some_and(Map::is_empty);
+            defaults.get(key) != Some(value) && !unset
         });
     }
     Ok(Json::Object(fields).to_string().into())
