@@ -166,13 +166,19 @@ impl On {
         if self == Self::Nftables { nftables } else { nftables / 5 }
     }
 
-    /// Kernels may have been built without the legacy tables.
+    /// The legacy tables are absent from some kernels, and cannot be listed in a namespace that is
+    /// older than its user ids, as that of an ordinary user here.
     fn is_here(self) -> bool {
-        let legacy = || Command::new("iptables-legacy").args(["-t", "nat", "-S"]).output();
+        let works = |program, args: &[&str]| {
+            // The lock cannot be made by an ordinary user.
+            let mut command = Command::new(program);
+            command.args(args).env("XTABLES_LOCKFILE", "/dev/null");
+            command.output().expect("iptables is installed").status.success()
+        };
         let here = self != Self::Iptables(IptablesKind::Legacy)
-            || legacy().expect("iptables is installed").status.success();
+            || works("iptables-legacy", &["-t", "nat", "-S"]) && works("iptables-legacy-save", &[]);
         if !here {
-            println!("NOT RUN: this kernel has no legacy iptables");
+            println!("NOT RUN: legacy iptables does not work here");
         }
         here
     }
@@ -333,12 +339,14 @@ fn rules_are_replaced_verified_and_removed(on: On) {
     run("nft add table inet foreign");
     run("nft add chain inet foreign kept");
     let first = RedirectPlan::new(&everything());
+    // An ordinary user's iptables-nft does not get more into its socket.
+    let ranges = if on == On::Nftables { 1000u32 } else { 200 };
     let second = RedirectPlan::new(&Settings {
         mode: Mode::Tproxy,
         dns: DnsCapture::Servers(vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()]),
         inbound_ports: PortSelection::Only((1000..4000).collect()),
         outbound_ranges: RangeSelection::Only(
-            (0..1000u32)
+            (0..ranges)
                 .map(|n| ipnet::Ipv4Net::new((n << 16).into(), 17).unwrap().into())
                 .collect(),
         ),
@@ -435,6 +443,16 @@ fn changing_plans() -> [RedirectPlan; 3] {
     ]
 }
 
+/// Ends clients and proxy of [`nothing_gets_past`], also when a change failed.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        drop(TcpStream::connect("127.0.0.1:15001"));
+    }
+}
+
 /// Connections out of the pod, all of which must come to the proxy while rules change.
 fn nothing_gets_past(rounds: usize, change: impl Fn(usize)) {
     let world = World::new();
@@ -451,26 +469,20 @@ fn nothing_gets_past(rounds: usize, change: impl Fn(usize)) {
                 }
             }
         });
-        let clients: Vec<_> = (0..2)
-            .map(|_| {
-                scope.spawn(|| {
-                    setfsgid(Gid::from_raw(APPLICATION));
-                    setfsuid(Uid::from_raw(APPLICATION));
-                    let to = "10.77.0.2:80".parse().unwrap();
-                    while !done.load(Ordering::Relaxed) {
-                        TcpStream::connect_timeout(&to, Duration::from_secs(2)).unwrap();
-                    }
-                })
-            })
-            .collect();
+        for _ in 0..2 {
+            scope.spawn(|| {
+                setfsgid(Gid::from_raw(APPLICATION));
+                setfsuid(Uid::from_raw(APPLICATION));
+                let to = "10.77.0.2:80".parse().unwrap();
+                while !done.load(Ordering::Relaxed) {
+                    TcpStream::connect_timeout(&to, Duration::from_secs(2)).unwrap();
+                }
+            });
+        }
+        let _end = End(&done);
         for n in 0..rounds {
             change(n);
         }
-        done.store(true, Ordering::Relaxed);
-        for client in clients {
-            client.join().unwrap();
-        }
-        drop(TcpStream::connect("127.0.0.1:15001"));
     });
     assert!(remote.accept().is_err(), "a connection went past the proxy");
     let captured = captured.into_inner();
