@@ -6,6 +6,7 @@ mod bookinfo;
 mod demo;
 mod endings;
 mod gateway;
+mod gateway_tls;
 mod lab;
 mod rules;
 mod wrong_input;

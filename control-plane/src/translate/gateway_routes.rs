@@ -12,6 +12,9 @@ use envoy_types::pb::envoy::config::route::v3::{
     RedirectAction, Route, RouteConfiguration, VirtualHost,
 };
 
+use lateen_api::Resource;
+use lateen_api::networking::VirtualService;
+
 use super::gateway::{Placed, Plan};
 use super::input::{Edge, MeshSettings};
 use super::route_match::{Caller, everything, takes_everything};
@@ -49,10 +52,13 @@ impl Build<'_> {
             self.serve(placed, &mut hosts);
         }
         for placed in servers.iter().filter(|it| redirects(it)) {
-            for host in placed.hosts() {
-                let entry = hosts.entry(host.as_str().to_owned());
-                let found = entry.or_insert_with(|| virtual_host(host.as_str(), placed.number));
-                found.routes = vec![to_https()];
+            // Also what a rule serves below a wildcard of the server.
+            let rules = self.edge.virtual_services.iter().filter(|rule| placed.carries(rule));
+            let ruled = rules.flat_map(|rule| self.shared(placed, rule));
+            let named = placed.hosts().map(|host| host.as_str().to_owned());
+            for host in named.chain(ruled) {
+                let new = || virtual_host(&host, placed.number);
+                hosts.entry(host.clone()).or_insert_with(new).routes = vec![to_https()];
             }
         }
         let mut hosts: Vec<VirtualHost> = hosts.into_values().collect();
@@ -71,8 +77,7 @@ impl Build<'_> {
     fn serve(&self, placed: &Placed<'_>, hosts: &mut BTreeMap<String, VirtualHost>) {
         let gateway = Some((placed.gateway.namespace(), placed.gateway.name()));
         for rule in self.edge.virtual_services.iter().filter(|rule| placed.carries(rule)) {
-            let domain = &self.mesh.cluster_domain;
-            let shared = placed.shared(&rule.spec.hosts, rule.namespace(), domain);
+            let shared = self.shared(placed, rule);
             if shared.is_empty() {
                 continue;
             }
@@ -85,11 +90,17 @@ impl Build<'_> {
             };
             let made = routes::of_rule(self.rules, &caller, rule);
             for host in shared {
-                let entry = hosts.entry(host.as_str().to_owned());
-                let found = entry.or_insert_with(|| virtual_host(host.as_str(), placed.number));
-                found.routes.extend(made.iter().cloned());
+                let new = || virtual_host(&host, placed.number);
+                hosts.entry(host.clone()).or_insert_with(new).routes.extend(made.iter().cloned());
             }
         }
+    }
+
+    /// Hosts that a server and a rule both name.
+    fn shared(&self, placed: &Placed<'_>, rule: &Resource<VirtualService>) -> Vec<String> {
+        let domain = &self.mesh.cluster_domain;
+        let shared = placed.shared(&rule.spec.hosts, rule.namespace(), domain);
+        shared.into_iter().map(|host| host.as_str().to_owned()).collect()
     }
 }
 

@@ -225,6 +225,19 @@ fn hosts_without_a_rule_are_not_found_and_redirects_need_none() {
 }
 
 #[test]
+fn what_is_sent_away_is_served_by_no_rule() {
+    let rule = virtual_service("a", "shop", "a.example.com", &to("cart"));
+    let away = "tls: {httpsRedirect: true}";
+    for hosts in ["a.example.com", "'*.example.com'", "'*'"] {
+        let server = server(80, "HTTP", "http", &format!("hosts: [{hosts}], {away}"));
+        let (_, made) = made(&[gateway("g", &server), rule.clone()].concat());
+        let table = table(&made, "http.8080");
+        assert!(table.values().all(|routes| *routes == ["redirect"]), "{hosts}: {table:?}");
+        assert!(table.contains_key("a.example.com"), "{hosts}: {table:?}");
+    }
+}
+
+#[test]
 fn tls_is_told_apart_by_server_name() {
     let simple = "hosts: [a.example.com], tls: {mode: SIMPLE, credentialName: a}";
     let mutual = "hosts: [b.example.com], tls: {mode: MUTUAL, credentialName: b}";
