@@ -33,7 +33,9 @@ fn decode_unreserved(path: &str) -> String {
         let (before, encoded) = rest.split_at(at);
         out.push_str(before);
         let code = encoded.get(1..3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match code.map(char::from).filter(|c| c.is_ascii_alphanumeric() || "-._~".contains(*c)) {
+        let plain =
+            |c: &char| (c.is_ascii_alphanumeric() || "-._~".contains(*c)) && !completes(&out, *c);
+        match code.map(char::from).filter(plain) {
             Some(plain) => {
                 out.push(plain);
                 rest = encoded.get(3..).unwrap_or_default();
@@ -46,6 +48,17 @@ fn decode_unreserved(path: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+/// Whether `next` would make an escape of one that was cut off: `%2` and an encoded `e` must not
+/// become `%2e`, which the application would read as a dot.
+fn completes(before: &str, next: char) -> bool {
+    let cut_off = match before.as_bytes() {
+        [.., b'%'] => true,
+        [.., b'%', digit] => digit.is_ascii_hexdigit(),
+        _ => false,
+    };
+    cut_off && next.is_ascii_hexdigit()
 }
 
 /// Above the root there is only the root.
@@ -103,6 +116,9 @@ mod tests {
             ("/a//b", Some("/a//b")),
             ("/.hidden", Some("/.hidden")),
             ("*", Some("*")),
+            ("/a/%2%65%2%65/admin", Some("/a/%2%65%2%65/admin")),
+            ("/%%32e/%%%32%65", Some("/%%32e/%%%32e")),
+            ("/%2%6a", Some("/%2j")),
         ] {
             assert_eq!(normalize(path, true, false).as_deref(), wanted, "{path}");
         }
