@@ -17,6 +17,7 @@ use lateen_interception::settings::{
 use lateen_interception::{RedirectPlan, Settings, State, apply, backend, cleanup, netns, verify};
 use lateen_testkit::netns::inside;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
 const APPLICATION: u32 = 2000;
@@ -173,7 +174,7 @@ impl On {
             // The lock cannot be made by an ordinary user.
             let mut command = Command::new(program);
             command.args(args).env("XTABLES_LOCKFILE", "/dev/null");
-            command.output().expect("iptables is installed").status.success()
+            command.output().expect("apt-get install iptables").status.success()
         };
         let here = self != Self::Iptables(IptablesKind::Legacy)
             || works("iptables-legacy", &["-t", "nat", "-S"]) && works("iptables-legacy-save", &[]);
@@ -217,6 +218,7 @@ on_every_carrier!([
     rules_are_replaced_verified_and_removed,
     two_at_once_leave_the_rules_of_one,
     nothing_gets_past_while_rules_are_replaced,
+    nothing_gets_in_past_the_proxy_while_the_mode_changes,
 ]);
 
 fn outbound_goes_to_the_proxy_unless_it_is_its_own(on: On) {
@@ -485,6 +487,41 @@ fn nothing_gets_past(rounds: usize, change: impl Fn(usize)) {
         }
     });
     assert!(remote.accept().is_err(), "a connection went past the proxy");
+    let captured = captured.into_inner();
+    assert!(captured > 100, "only {captured} connections were made");
+}
+
+fn nothing_gets_in_past_the_proxy_while_the_mode_changes(on: On) {
+    let world = World::new();
+    let plans = changing_plans();
+    on.apply(&plans[0]).unwrap();
+    let application = listen(80);
+    let proxy = TcpListener::bind("0.0.0.0:15006").unwrap();
+    setsockopt(&proxy, sockopt::IpTransparent, &true).unwrap();
+    let (done, captured) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let to: SocketAddr = "10.77.0.1:80".parse().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                if ready(&proxy) && proxy.accept().is_ok() {
+                    captured.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        scope.spawn(|| {
+            world.within(|| {
+                while !done.load(Ordering::Relaxed) {
+                    // One that meets the rules of both modes may be reset; none may get in.
+                    drop(TcpStream::connect_timeout(&to, WAIT));
+                }
+            });
+        });
+        let _end = End(&done);
+        for n in 0..on.rounds(150) {
+            on.apply(&plans[n % plans.len()]).unwrap();
+        }
+    });
+    assert!(application.accept().is_err(), "a connection went past the proxy");
     let captured = captured.into_inner();
     assert!(captured > 100, "only {captured} connections were made");
 }
