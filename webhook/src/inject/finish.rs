@@ -103,7 +103,12 @@ impl Assembly {
     fn merge_metrics(&mut self, facts: &Facts<'_>) -> Result<(), InjectError> {
         let port = facts.config.status_port();
         let mesh_merges = facts.settings.mesh.prometheus_merge;
-        let Some(scrape) = prometheus::merge(&facts.annotations, mesh_merges, port)? else {
+        // Also what a template of the user says of it.
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let annotations = self.annotations.iter();
+        let annotations =
+            annotations.filter_map(|(key, value)| Some((key.clone(), text(value)?))).collect();
+        let Some(scrape) = prometheus::merge(&annotations, mesh_merges, port)? else {
             return Ok(());
         };
         if !scrape.is_empty() {

@@ -182,6 +182,15 @@ fn a_template_of_the_user_stands_in_for_lateens_own() {
 }
 
 #[test]
+fn what_a_template_annotates_counts_afterwards() {
+    let text = "metadata: {annotations: {prometheus.istio.io/merge-metrics: \"false\"}}";
+    let merged = injected(&pod(), "metadata: {labels: {a: b}}").unwrap().pod;
+    assert_eq!(merged["metadata"]["annotations"]["prometheus.io/scrape"], "true");
+    let unmerged = injected(&pod(), text).unwrap().pod;
+    assert!(unmerged["metadata"]["annotations"]["prometheus.io/scrape"].is_null(), "{unmerged}");
+}
+
+#[test]
 fn a_template_that_fails_denies_the_pod_and_says_where() {
     for (text, needle) in [
         (
