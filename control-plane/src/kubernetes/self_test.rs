@@ -326,7 +326,11 @@ fn cause(said: &str) -> (&'static str, &'static str) {
              kubernetes.io/service-name=istiod",
         ),
         (&["no such host", "lookup "], "name", "the name of the Service is not resolved"),
-        (&["deadline exceeded", "timeout", "i/o timeout", "no route to host"], "timeout", NETWORK),
+        (
+            &["deadline exceeded", "i/o timeout", "handshake timeout", "no route to host"],
+            "timeout",
+            NETWORK,
+        ),
     ];
     let said = said.to_lowercase();
     let found = CAUSES.into_iter().find(|(words, ..)| words.iter().any(|word| said.contains(word)));
