@@ -1,6 +1,6 @@
 //! What is said of injection, and what is done about it, on a real API server: conditions, events,
 //! self-test, audit, and the commands that explain and restart.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that panics has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 #[path = "../writers/daemon.rs"]
 #[expect(dead_code, reason = "a part of it is for the writers")]
