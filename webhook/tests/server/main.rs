@@ -141,7 +141,9 @@ async fn settings_change_without_a_restart() {
     server.webhook.injector.store(Arc::new(injector(Some(&values))));
     let outcome = server.call("/inject", &review()).await.unwrap();
     assert!(outcome.allowed && outcome.patch.is_none());
-    assert!(outcome.warnings[0].contains("skipped.default-policy"), "{outcome:?}");
+    assert_eq!(outcome.reason.as_deref(), Some("skipped.default-policy"));
+    assert!(outcome.warnings.is_empty(), "who did not ask is not told: {outcome:?}");
+    assert_eq!(server.webhook.counters.reasons(), [("skipped.default-policy", 1)]);
     assert_eq!(server.counter("sidecar_injection_skip_total"), 1);
     server.stop().await;
 }
