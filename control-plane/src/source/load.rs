@@ -56,6 +56,9 @@ struct Key {
 /// What was in force before, by name.
 type Former<'a> = BTreeMap<&'a Key, &'a Entry>;
 
+/// Longest name of an object.
+const MAX_NAME: usize = 253;
+
 /// Kinds that the mesh reads and that belong to no namespace.
 const CLUSTER_WIDE: [(&str, &str); 2] = [("", "Namespace"), ("", "Node")];
 
@@ -186,8 +189,11 @@ pub(super) fn accept(mut object: Object, findings: &mut Vec<Finding>) -> Option<
         return None;
     }
     let item = match checked.resource {
-        Some(resource) => Ok(resource.into()),
-        None => Item::kubernetes(&object),
+        Some(resource) => named(&object).map(|()| resource.into()),
+        None => Item::kubernetes(&object).and_then(|item| match item {
+            Item::Foreign => Ok(item),
+            _ => named(&object).map(|()| item),
+        }),
     };
     match item {
         Ok(item) => Some((object.origin, item)),
@@ -196,6 +202,24 @@ pub(super) fn accept(mut object: Object, findings: &mut Vec<Finding>) -> Option<
             None
         }
     }
+}
+
+/// Names become parts of hosts, and what stands there makes them none. An API server has looked at
+/// them already.
+fn named(object: &Object) -> Result<(), Finding> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let part = |part: &str| !part.is_empty() && part.bytes().all(plain);
+    // A part may be longer than a label of DNS: pods of long names are not asked for by name.
+    let fits = |name: &str| name.len() <= MAX_NAME && name.split('.').all(part);
+    let metadata = &object.metadata;
+    let namespace = metadata.namespace.as_deref();
+    for (field, name) in [("name", Some(metadata.name.as_str())), ("namespace", namespace)] {
+        if let Some(name) = name.filter(|name| !fits(name)) {
+            let message = format!("`{name}` is not a name of letters, digits, `-` and `.`");
+            return Err(Finding::error(format!("metadata.{field}"), message).about(object));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

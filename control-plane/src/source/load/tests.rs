@@ -115,3 +115,29 @@ fn kinds_of_others_are_left_alone_and_shapes_are_checked() {
     let shown = load.findings[0].to_string();
     assert!(shown.contains("Service default/a: spec.ports[0].port"), "{shown}");
 }
+
+#[test]
+fn what_could_be_no_part_of_a_host_is_no_name() {
+    let text = |name: &str, namespace: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{{name}namespace: {namespace}}}\n\
+             spec: {{ports: [{{port: 80}}]}}\n"
+        )
+    };
+    for (name, namespace, field) in [
+        ("", "shop", "metadata.name"),
+        ("name: 'a b', ", "shop", "metadata.name"),
+        ("name: a..b, ", "shop", "metadata.name"),
+        ("name: a, ", "'*'", "metadata.namespace"),
+    ] {
+        let text = text(name, namespace);
+        let load = Load::next(&State::default(), &files(&[("a.yaml", &text)]));
+        assert!(services(&load).is_empty(), "{text}");
+        assert_eq!(load.findings[0].path, field, "{text}");
+    }
+    let long = service(&"a".repeat(253), "80");
+    assert_eq!(services(&Load::next(&State::default(), &files(&[("a.yaml", &long)]))).len(), 1);
+    // What the mesh does not read may be called as it likes.
+    let role = "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: 'a:b'}\n";
+    assert!(Load::next(&State::default(), &files(&[("a.yaml", role)])).findings.is_empty());
+}
