@@ -11,6 +11,8 @@ command -v cc >/dev/null || need "a C compiler (aws-lc is C)" "apt-get install g
 command -v unshare >/dev/null || need "unshare" "apt-get install util-linux"
 command -v ip >/dev/null || need "ip (tests make network interfaces)" "apt-get install iproute2"
 PATH=$PATH:/usr/sbin command -v nft >/dev/null || need "nft (tests read rules back)" "apt-get install nftables"
+PATH=$PATH:/usr/sbin command -v iptables >/dev/null || need "iptables (its rules are tested too)" "apt-get install iptables"
+command -v python3 >/dev/null || need "python3 (tests make packets with it)" "apt-get install python3"
 if [ "$(id -u)" != 0 ]; then
     user=$(id -un)
     command -v newuidmap >/dev/null || need "newuidmap (the lab runs in a user namespace)" "sudo apt-get install uidmap"
