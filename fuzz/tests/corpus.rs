@@ -1,7 +1,7 @@
 //! The kept corpus, and small changes of it, through every target.
 //!
 //! What an engine once found stays found: its input lies in `corpus/` for ever.
-#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that panics has failed")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
