@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use lateen_interception::{ApplyError, RedirectPlan, State, apply, netns, verify};
 
 use crate::decision::{Decision, decide};
+use crate::drift::{Drift, Subject};
 use crate::error::{CniError, Code};
 use crate::metrics::Metrics;
 use crate::protocol::{Answer, Request, Sandbox};
@@ -32,6 +33,8 @@ pub struct Agent {
     pub pod_wait: Duration,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What keeps the rules as they are set.
+    pub drift: Option<Drift>,
 }
 
 impl Agent {
@@ -92,6 +95,9 @@ impl Agent {
         match state {
             None => {
                 self.pods.captured(&pod);
+                if let Some(drift) = &self.drift {
+                    drift.watch(Subject { pod, netns: path.to_owned(), plan });
+                }
                 Ok("redirected")
             }
             Some(State::Planned) => Ok("as-planned"),

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::netconf::POD_ANNOTATIONS;
-use choose::{Found, Wait, choose};
+use choose::{Found, Primary, Wait, choose};
 use conflist::{ConfError, Form, PLUGIN, Removed};
 use files::{FileError, Like};
 
@@ -35,10 +35,44 @@ pub struct Installer {
     pub programs: PathBuf,
     /// The node's folder of network configurations.
     pub configurations: PathBuf,
-    /// A file of our own instead of an entry in the primary one.
-    pub own_file: Option<String>,
+    /// Where our entry goes.
+    pub place: Place,
     /// Our entry.
     pub entry: Map<String, Value>,
+}
+
+/// Where our entry goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Into the primary configuration: the one of this name, else the first valid one.
+    Joined(Option<String>),
+    /// Into a list of our own that is a copy of the primary configuration and comes before it.
+    Copied {
+        /// Name of the list.
+        to: String,
+        /// Name of the primary configuration, as in [`Self::Joined`].
+        of: Option<String>,
+    },
+    /// Into a file of our own, which another plugin calls by name (Multus).
+    Alone(String),
+}
+
+impl Place {
+    /// Name of the file that is all ours.
+    fn own(&self) -> Option<&str> {
+        match self {
+            Self::Joined(_) => None,
+            Self::Copied { to: name, .. } | Self::Alone(name) => Some(name),
+        }
+    }
+
+    /// Name of the primary configuration, where one is given.
+    fn named(&self) -> Option<&str> {
+        match self {
+            Self::Joined(named) | Self::Copied { of: named, .. } => named.as_deref(),
+            Self::Alone(_) => None,
+        }
+    }
 }
 
 /// What our entry says.
@@ -98,6 +132,16 @@ pub enum InstallError {
         /// What is wrong with it.
         problem: ConfError,
     },
+    /// The runtime takes another file than the list of our own.
+    #[error(
+        "the runtime takes {first}, which comes before {ours} by name; give our list a name that comes first (value istioOwnedCNIConfigFileName of the chart)"
+    )]
+    NotFirst {
+        /// The file that is taken.
+        first: String,
+        /// Our list.
+        ours: String,
+    },
     /// Others write without pause.
     #[error("{0}: others write it again and again")]
     Contended(PathBuf),
@@ -137,13 +181,9 @@ impl Installer {
     /// The first file that could not be restored; the others are.
     pub fn remove_configuration(&self) -> Result<(), InstallError> {
         let mut result = Ok(());
-        for file in files::list(&self.configurations)? {
-            let removed = if self.own_file.as_ref() == Some(&file.name) {
-                files::remove(&self.configurations.join(&file.name)).map_err(InstallError::from)
-            } else {
-                self.restore(&file).map(drop)
-            };
-            result = result.and(removed);
+        for file in self.files()? {
+            let restored = self.restore(&file).map(drop);
+            result = result.and(restored);
         }
         result
     }
@@ -170,19 +210,28 @@ impl Installer {
         Ok(())
     }
 
+    fn files(&self) -> Result<Vec<Found>, FileError> {
+        files::list(&self.configurations, self.place.named())
+    }
+
     /// False when another writer came between.
     fn put_entry(&self, done: &mut Done) -> Result<bool, InstallError> {
-        let mut files = files::list(&self.configurations)?;
-        if let Some(name) = &self.own_file {
-            self.put_own_file(name, &files, done)?;
-            files.retain(|file| file.name != *name);
-        } else {
-            let wait = |wait| InstallError::Wait { folder: self.configurations.clone(), wait };
-            let primary = choose(&files).map_err(wait)?;
-            done.skipped = primary.skipped;
-            let file = files.remove(primary.at);
-            if !self.put_chained(&file, primary.form, done)? {
-                return Ok(false);
+        let mut files = self.files()?;
+        let own = self.place.own().and_then(|name| files.iter().position(|f| f.name == name));
+        let own = own.map(|at| files.remove(at));
+        match &self.place {
+            Place::Alone(name) => {
+                let text = conflist::own_file(&self.entry);
+                self.put_whole((name, &text), own.as_ref(), done)?;
+            }
+            Place::Copied { to, .. } => self.put_copy(to, own.as_ref(), &files, done)?,
+            Place::Joined(_) => {
+                let primary = self.choose(&files)?;
+                done.skipped = primary.skipped;
+                let file = files.remove(primary.at);
+                if !self.put_chained(&file, primary.form, done)? {
+                    return Ok(false);
+                }
             }
         }
         for file in files {
@@ -196,11 +245,49 @@ impl Installer {
         Ok(true)
     }
 
-    fn put_own_file(&self, name: &str, files: &[Found], done: &mut Done) -> Result<(), FileError> {
-        let text = conflist::own_file(&self.entry);
+    fn choose(&self, files: &[Found]) -> Result<Primary, InstallError> {
+        let wait = |wait| InstallError::Wait { folder: self.configurations.clone(), wait };
+        choose(files, self.place.named()).map_err(wait)
+    }
+
+    /// The list of our own follows the primary configuration, which stays as it is.
+    fn put_copy(
+        &self,
+        to: &str,
+        own: Option<&Found>,
+        files: &[Found],
+        done: &mut Done,
+    ) -> Result<(), InstallError> {
+        let primary = self.choose(files)?;
+        let file = &files[primary.at];
+        done.skipped = primary.skipped;
+        let text = file.text.as_deref().unwrap_or_default();
+        let problem = |problem| {
+            let path = self.configurations.join(&file.name);
+            InstallError::Configuration { path, problem }
+        };
+        let of = (file.name.as_str(), primary.form);
+        let copy = conflist::copy(text, of, &self.entry).map_err(problem)?;
+        conflist::check(&copy, Form::List).map_err(problem)?;
+        self.put_whole((to, &copy), own, done)?;
+        // Whatever is named, the runtime takes what comes first.
+        match choose(files, None).map(|first| &files[first.at].name) {
+            Ok(first) if first.as_str() < to => {
+                Err(InstallError::NotFirst { first: first.clone(), ours: to.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A file that is all ours.
+    fn put_whole(
+        &self,
+        (name, text): (&str, &str),
+        own: Option<&Found>,
+        done: &mut Done,
+    ) -> Result<(), FileError> {
         done.file = self.configurations.join(name);
-        let same = files.iter().any(|f| f.name == name && f.text.as_ref() == Ok(&text));
-        if !same {
+        if own.is_none_or(|file| file.text.as_deref() != Ok(text)) {
             files::write(&done.file, text.as_bytes(), Like::Mode(READABLE))?;
             done.changed.push(done.file.clone());
         }

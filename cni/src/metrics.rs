@@ -26,6 +26,8 @@ pub struct Metrics {
     calls: Family<Labels, Counter>,
     seconds: Histogram,
     memory: Gauge,
+    watched: Gauge,
+    drifted: Family<Labels, Counter>,
 }
 
 impl Default for Metrics {
@@ -63,8 +65,26 @@ impl Default for Metrics {
         );
         let memory = Gauge::default();
         registry.register("process_resident_memory_bytes", "Resident memory", memory.clone());
-        Self { registry, ready, writes, repaired, calls, seconds, memory }
+        let (watched, drifted) = drift(&mut registry);
+        Self { registry, ready, writes, repaired, calls, seconds, memory, watched, drifted }
     }
+}
+
+/// What keeping the rules of captured pods counts.
+fn drift(registry: &mut Registry) -> (Gauge, Family<Labels, Counter>) {
+    let watched = Gauge::default();
+    let drifted = Family::<Labels, Counter>::default();
+    registry.register(
+        "lateen_cni_watched_pods",
+        "Captured pods whose rules are watched",
+        watched.clone(),
+    );
+    registry.register(
+        "lateen_cni_rules_restored",
+        "Times that rules of a captured pod were found changed, by whether they are in place again",
+        drifted.clone(),
+    );
+    (watched, drifted)
 }
 
 impl Metrics {
@@ -81,6 +101,17 @@ impl Metrics {
         let result = if success { "success" } else { "fail" };
         let kind = mode.to_string();
         self.repaired.get_or_create(&vec![("type", kind), ("result", result.to_owned())]).inc();
+    }
+
+    /// Captured pods that are watched.
+    pub fn watched(&self, pods: usize) {
+        self.watched.set(i64::try_from(pods).unwrap_or(i64::MAX));
+    }
+
+    /// A captured pod whose rules somebody had changed.
+    pub fn drifted(&self, restored: bool) {
+        let result = if restored { "success" } else { "fail" };
+        self.drifted.get_or_create(&vec![("result", result.to_owned())]).inc();
     }
 
     /// A call of the plugin.

@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,17 +24,20 @@ use crate::agent::{Agent, kernel};
 use crate::cluster::daemonset::{Answer, Own, Seen, is_uninstall};
 use crate::cluster::events::Events;
 use crate::cluster::{self, ClientError};
+use crate::drift::{Drift, Tale, Watcher};
 use crate::health::{Health, Pages, bind};
-use crate::install::{Done, Entry, InstallError, Installer, follow};
+use crate::install::{Done, Entry, InstallError, Installer, Place, follow};
 use crate::metrics::Metrics;
 use crate::repair::Repair;
-use crate::settings::AgentSettings;
+use crate::settings::{AgentSettings, Repair as Mode};
 
 const KERNEL: &str = "kernel";
 const PODS: &str = "pods";
 const PLUGIN: &str = "plugin";
 /// Time between looks at the kernel.
 const LOOK_AT_KERNEL: Duration = Duration::from_secs(30);
+/// Tales that wait for the API server.
+const TALES: usize = 128;
 /// What still runs on the runtime at the end has nothing left to do.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -52,6 +55,9 @@ pub enum NodeError {
         "the name of this node is not known: set NODE_NAME (the chart does, from spec.nodeName), or --pods-dir to run without a cluster"
     )]
     NoNode,
+    /// Flags that do not go together.
+    #[error("{0}")]
+    Flags(String),
     /// The system refused something.
     #[error("{0}: {1}")]
     System(String, io::Error),
@@ -71,6 +77,7 @@ pub fn run(settings: &AgentSettings) -> Result<(), NodeError> {
         pods: Pods::Folder(folder.clone()),
         pod_wait: Duration::from_millis(settings.pod_wait.into()),
         metrics: Arc::default(),
+        drift: None,
     };
     Ok(serve(&agent, &settings.run_dir, || wait(&signal))?)
 }
@@ -87,6 +94,7 @@ fn wait(signal: &SignalFd) {
 
 fn on_kubernetes(settings: &AgentSettings, signal: &SignalFd) -> Result<(), NodeError> {
     let node = settings.cluster.node_name.as_deref().ok_or(NodeError::NoNode)?;
+    let place = settings.install.place().map_err(NodeError::Flags)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -94,18 +102,24 @@ fn on_kubernetes(settings: &AgentSettings, signal: &SignalFd) -> Result<(), Node
         .map_err(|e| NodeError::System("threads".to_owned(), e))?;
     let client = runtime.block_on(cluster::client())?;
     let pages = listen(&runtime, settings)?;
+    let metrics: Arc<Metrics> = Arc::default();
+    let mends = settings.cluster.repair != Mode::Off;
+    let (drift, watcher) = Drift::new(Arc::clone(&metrics), mends)
+        .map_err(|e| NodeError::System("a pipe".to_owned(), e))?;
     let parts = Parts {
         settings: settings.clone(),
+        place,
         client,
         store: Arc::default(),
         health: Arc::new(Health::of(&[KERNEL, PODS, PLUGIN])),
-        metrics: Arc::default(),
+        drift,
+        metrics,
     };
     let agent = parts.agent(&runtime);
     let uninstall = serve(&agent, &settings.run_dir, || {
         let running = {
             let _context = runtime.enter();
-            parts.start(node, pages)
+            parts.start(node, pages, watcher)
         };
         wait(signal);
         runtime.block_on(parts.stop(running))
@@ -133,10 +147,12 @@ fn listen(runtime: &Runtime, settings: &AgentSettings) -> Result<Vec<TcpListener
 /// What the tasks share.
 struct Parts {
     settings: AgentSettings,
+    place: Place,
     client: Client,
     store: Arc<NodePods>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    drift: Drift,
 }
 
 /// The tasks, in the groups that end one after the other.
@@ -155,6 +171,7 @@ impl Parts {
             pods: Pods::Cluster(ClusterPods { store: Arc::clone(&self.store), client }),
             pod_wait: Duration::from_millis(self.settings.pod_wait.into()),
             metrics: Arc::clone(&self.metrics),
+            drift: Some(self.drift.clone()),
         }
     }
 
@@ -173,7 +190,7 @@ impl Parts {
             program: install.plugin.clone(),
             programs: install.cni_bin_dir.clone(),
             configurations: install.cni_conf_dir.clone(),
-            own_file: (!install.chained).then(|| install.cni_conf_name.clone()),
+            place: self.place.clone(),
             entry: entry.json(),
         }
     }
@@ -183,7 +200,7 @@ impl Parts {
         Own::new(self.client.clone(), &cluster.pod_namespace, &cluster.daemonset)
     }
 
-    fn start(&self, node: &str, pages: Vec<TcpListener>) -> Running {
+    fn start(&self, node: &str, pages: Vec<TcpListener>, watcher: Watcher) -> Running {
         let work = (TaskTracker::new(), CancellationToken::new());
         let rest = (TaskTracker::new(), CancellationToken::new());
         for listener in pages {
@@ -210,7 +227,15 @@ impl Parts {
         rest.0.spawn(look_at_kernel(Arc::clone(&self.health), rest.1.clone()));
         self.install(&work);
         work.0.spawn(self.repair().follow(work.1.clone()));
+        let (told, tales) = mpsc::channel(TALES);
+        // One that finds no room is in the log.
+        work.0.spawn_blocking(move || watcher.run(|tale| drop(told.try_send(tale))));
+        work.0.spawn(tell(self.events(), tales, work.1.clone()));
         Running { work, rest, seen }
+    }
+
+    fn events(&self) -> Events {
+        Events::new(self.client.clone(), self.settings.cluster.pod_name.clone())
     }
 
     fn repair(&self) -> Repair {
@@ -218,11 +243,12 @@ impl Parts {
         Repair {
             store: Arc::clone(&self.store),
             client: self.client.clone(),
-            events: Events::new(self.client.clone(), cluster.pod_name.clone()),
+            events: self.events(),
             metrics: Arc::clone(&self.metrics),
             mode: cluster.repair,
             namespaces: cluster.netns_dir.clone(),
             excluded: self.settings.exclude_namespaces.clone(),
+            drift: self.drift.clone(),
         }
     }
 
@@ -241,6 +267,7 @@ impl Parts {
     /// program is to follow.
     async fn stop(&self, running: Running) -> bool {
         let Running { work, rest, seen } = running;
+        self.drift.stop();
         end(work).await;
         let uninstall = self.settings.install.install && self.is_uninstall(&seen).await;
         let removed = uninstall && self.remove_configuration().await;
@@ -307,6 +334,14 @@ async fn end((tasks, stop): (TaskTracker, CancellationToken)) {
     stop.cancel();
     tasks.close();
     tasks.wait().await;
+}
+
+/// Tells the owners of pods. An API server that is away does not keep the agent from ending.
+async fn tell(events: Events, mut tales: mpsc::Receiver<Tale>, stop: CancellationToken) {
+    while let Some(Some(Tale { pod, reason, note })) = stop.run_until_cancelled(tales.recv()).await
+    {
+        events.tell(&pod, true, (reason, &note)).await;
+    }
 }
 
 async fn look_at_kernel(health: Arc<Health>, stop: CancellationToken) {

@@ -26,6 +26,7 @@ use crate::agent::refuse_own_namespace;
 use crate::cluster::denied::pods;
 use crate::cluster::events::Events;
 use crate::cluster::within;
+use crate::drift::{Drift, Subject};
 use crate::metrics::Metrics;
 use crate::settings::Repair as Mode;
 use broken::{Captured, Look, judge, validation_failed};
@@ -53,6 +54,8 @@ pub struct Repair {
     pub namespaces: PathBuf,
     /// Namespaces whose pods are left alone.
     pub excluded: Vec<String>,
+    /// What keeps the rules of those that are captured.
+    pub drift: Drift,
 }
 
 impl std::fmt::Debug for Repair {
@@ -107,11 +110,18 @@ impl Repair {
         if look.is_empty() {
             return;
         }
-        let folder = self.namespaces.clone();
+        let (folder, drift) = (self.namespaces.clone(), self.drift.clone());
         let in_place = self.mode == Mode::InPlace;
-        let Ok(examined) = spawn_blocking(move || examine(&folder, look, in_place)).await else {
-            return;
-        };
+        let examined = spawn_blocking(move || {
+            examine(&folder, look, |subject| {
+                let finding = examine_one(&subject, in_place)?;
+                if finding != Finding::Uncaptured {
+                    drift.watch(subject);
+                }
+                Ok(finding)
+            })
+        });
+        let Ok(examined) = examined.await else { return };
         for one in examined {
             // What is repaired is told, even then.
             if stop.is_cancelled() && one.result != Ok(Finding::Repaired) {
@@ -195,47 +205,59 @@ impl Repair {
     }
 }
 
-/// Looks at the rules of pods, and sets them where they are missing and `in_place`. Blocking.
-fn examine(folder: &Path, look: Vec<(Value, Captured)>, in_place: bool) -> Vec<Examined> {
+/// Looks at pods, in each of the network namespaces that have their addresses. Blocking.
+fn examine(
+    folder: &Path,
+    look: Vec<(Value, Captured)>,
+    one: impl Fn(Subject) -> Result<Finding, String>,
+) -> Vec<Examined> {
     let namespaces = find::by_address(folder).map_err(|e| format!("{}: {e}", folder.display()));
     let examined = look.into_iter().map(|(pod, captured)| {
-        let result = match &namespaces {
-            Ok(namespaces) => examine_one(namespaces, &captured, in_place),
+        let paths = match &namespaces {
+            Ok(namespaces) => paths(namespaces, &captured),
             Err(problem) => Err(problem.clone()),
         };
+        let plan = RedirectPlan::new(&captured.settings);
+        let subject = |netns| Subject { pod: pod.clone(), netns, plan: plan.clone() };
+        let result = paths.and_then(|paths| {
+            paths.into_iter().try_fold(Finding::Captured, |worst, path| {
+                Ok(match one(subject(path))? {
+                    Finding::Captured => worst,
+                    worse => worse,
+                })
+            })
+        });
         Examined { pod, result }
     });
     examined.collect()
 }
 
-fn examine_one(
+fn paths(
     namespaces: &HashMap<IpAddr, Vec<PathBuf>>,
     captured: &Captured,
-    in_place: bool,
-) -> Result<Finding, String> {
-    let plan = RedirectPlan::new(&captured.settings);
-    let mut paths: Vec<&PathBuf> =
-        captured.addresses.iter().filter_map(|ip| namespaces.get(ip)).flatten().collect();
+) -> Result<Vec<PathBuf>, String> {
+    let found = captured.addresses.iter().filter_map(|ip| namespaces.get(ip));
+    let mut paths: Vec<PathBuf> = found.flatten().cloned().collect();
     paths.sort();
     paths.dedup();
     if paths.is_empty() {
         return Err(format!("no network namespace has its address {:?}", captured.addresses));
     }
-    let mut finding = Finding::Captured;
-    for path in paths {
-        refuse_own_namespace(path).map_err(|e| e.to_string())?;
-        let done = netns::run_in(path, || -> Result<Finding, ApplyError> {
-            match verify(&plan)? {
-                State::Absent if in_place => apply(&plan).map(|()| Finding::Repaired),
-                State::Absent => Ok(Finding::Uncaptured),
-                // Rules of ours: what the pod's annotations say now may be newer than they are.
-                State::Planned | State::Differs(_) => Ok(Finding::Captured),
-            }
-        });
-        match done.map_err(|e| e.to_string())?.map_err(|e| e.to_string())? {
-            Finding::Captured => {}
-            worse => finding = worse,
+    Ok(paths)
+}
+
+/// Looks at the rules of one, and sets them where they are missing and `in_place`.
+fn examine_one(subject: &Subject, in_place: bool) -> Result<Finding, String> {
+    let (path, plan) = (subject.netns.as_path(), &subject.plan);
+    refuse_own_namespace(path).map_err(|e| e.to_string())?;
+    let done = netns::run_in(path, || -> Result<Finding, ApplyError> {
+        match verify(plan)? {
+            State::Absent if in_place => apply(plan).map(|()| Finding::Repaired),
+            State::Absent => Ok(Finding::Uncaptured),
+            // Rules of ours: what the pod's annotations say now may be newer than they are, and
+            // what somebody changed in them is found by the first look of those who watch.
+            State::Planned | State::Differs(_) => Ok(Finding::Captured),
         }
-    }
-    Ok(finding)
+    });
+    done.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }

@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 
 use crate::error::{CniError, Code};
+use crate::install::Place;
 use crate::install::conflist::Form;
 use crate::netconf::is_identifier;
+
+/// The file of our own where none is named, as Istio's.
+const OWN_FILE: &str = "YYY-istio-cni.conf";
 
 /// What the container runtime asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,9 +194,12 @@ pub struct InstallSettings {
     /// Whether to join the primary configuration, or have a file of our own (Multus)
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub chained: bool,
-    /// Name of the file of our own
-    #[arg(long, value_name = "NAME", default_value = "istio-cni.conf", value_parser = conf_name)]
+    /// Name of the configuration to join instead of the first by name; with --chained=false that of our own file [YYY-istio-cni.conf]
+    #[arg(long, value_name = "NAME", default_value = "", value_parser = file_name)]
     pub cni_conf_name: String,
+    /// Name of a list of our own, a copy of the configuration to join, instead of an entry in it; it must come first by name
+    #[arg(long, value_name = "NAME", default_value = "", value_parser = file_name)]
+    pub own_list: String,
     /// What the plugin writes to the runtime's log: debug, info, or less
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub plugin_log_level: String,
@@ -201,9 +208,33 @@ pub struct InstallSettings {
     pub agent_wait: u16,
 }
 
-fn conf_name(name: &str) -> Result<String, String> {
-    if Form::of(name) == Some(Form::Single) && !name.contains('/') && !name.starts_with('.') {
-        return Ok(name.to_owned());
+impl InstallSettings {
+    /// Where our entry goes.
+    ///
+    /// # Errors
+    /// Which flag gives a name that cannot be used.
+    pub fn place(&self) -> Result<Place, String> {
+        let given = |name: &String| (!name.is_empty()).then(|| name.clone());
+        let is = |name: &str, form| Form::of(name) == Some(form);
+        let (named, list) = (given(&self.cni_conf_name), given(&self.own_list));
+        match (self.chained, list) {
+            (true, None) => Ok(Place::Joined(named)),
+            (true, Some(to)) if is(&to, Form::List) => Ok(Place::Copied { to, of: named }),
+            (true, Some(to)) => Err(format!("--own-list: {to:?} does not end in .conflist")),
+            (false, None) => match named.unwrap_or_else(|| OWN_FILE.to_owned()) {
+                name if is(&name, Form::Single) => Ok(Place::Alone(name)),
+                name => Err(format!(
+                    "--cni-conf-name: {name:?} does not end in .conf, which the file of our own (--chained=false) must"
+                )),
+            },
+            (false, Some(_)) => Err("--own-list has no meaning with --chained=false".to_owned()),
+        }
     }
-    Err("this is no file name that ends in .conf".to_owned())
+}
+
+fn file_name(name: &str) -> Result<String, String> {
+    if name.contains('/') || name.starts_with('.') {
+        return Err("this is no name of a file of the folder".to_owned());
+    }
+    Ok(name.to_owned())
 }

@@ -92,6 +92,94 @@ fn a_pod_is_added_checked_and_deleted() {
 }
 
 #[test]
+fn check_names_the_rule_that_is_missing_added_or_in_another_place() {
+    if !inside("check_names_the_rule_that_is_missing_added_or_in_another_place") {
+        return;
+    }
+    let node = Node::new();
+    node.pod(&sidecar(&json!({})));
+    let (_process, netns) = sandbox();
+    let handles = || -> Vec<String> {
+        let listed = ["--handle", "list", "chain", "inet", "lateen", "nat-output"];
+        let net = format!("--net={netns}");
+        let listed = Command::new("nsenter").args([&net, "nft"]).args(listed).output().unwrap();
+        let text = String::from_utf8(listed.stdout).unwrap();
+        let of =
+            |line: &str| Some(line.split_once("comment ")?.1.split_once("# handle ")?.1.into());
+        text.lines().filter_map(of).collect()
+    };
+    let tampered = |how: &dyn Fn(&[String]), wanted: &str| {
+        assert!(verb("ADD", &netns, CART, &node.conf()).status.success());
+        assert!(verb("CHECK", &netns, CART, &node.conf()).status.success());
+        how(&handles());
+        let check = verb("CHECK", &netns, CART, &node.conf());
+        assert_eq!(code(&check), 100);
+        assert!(message(&check).contains(wanted), "{wanted}: {}", message(&check));
+    };
+    let nft = |command: String| change(&netns, &format!("nft {command}"));
+    let count = {
+        assert!(verb("ADD", &netns, CART, &node.conf()).status.success());
+        handles().len()
+    };
+    assert!(count > 3, "{count} rules");
+    for at in 0..count {
+        let delete = |handles: &[String]| {
+            nft(format!("delete rule inet lateen nat-output handle {}", handles[at]));
+        };
+        tampered(&delete, &format!("chain nat-output, rule {}", at + 1));
+    }
+    tampered(
+        &|handles| nft(format!("add rule inet lateen nat-output handle {} drop", handles[1])),
+        "chain nat-output, rule 3",
+    );
+    // The second rule again, as it is, at the end: only the order differs.
+    tampered(
+        &|handles| {
+            let moved = format!(
+                "nft list chain inet lateen nat-output | grep -v '^table\\|chain\\|hook\\|}}' \
+                 | sed -n 2p | sed 's/^\\s*/add rule inet lateen nat-output /; s/packets [0-9]* bytes [0-9]*//' \
+                 | nft -f - && nft delete rule inet lateen nat-output handle {}",
+                handles[1]
+            );
+            let net = format!("--net={netns}");
+            let done = Command::new("nsenter").args([&net, "sh", "-c", &moved]).status().unwrap();
+            assert!(done.success(), "{moved}");
+        },
+        "chain nat-output, rule 2: planned",
+    );
+}
+
+#[test]
+fn every_version_captures_and_hands_on_what_came() {
+    if !inside("every_version_captures_and_hands_on_what_came") {
+        return;
+    }
+    let node = Node::new();
+    node.pod(&sidecar(&json!({})));
+    for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        let (_process, netns) = sandbox();
+        let mut conf = node.conf();
+        conf["cniVersion"] = json!(version);
+        conf["prevResult"]["cniVersion"] = json!(version);
+        let add = verb("ADD", &netns, CART, &conf);
+        assert_eq!(String::from_utf8(add.stdout).unwrap(), conf["prevResult"].to_string());
+        assert!(rules(&netns).contains("redirect to :15006"), "{version}");
+        for (command, since) in [("CHECK", "0.4.0"), ("STATUS", "1.1.0"), ("GC", "1.1.0")] {
+            let output = verb(command, &netns, CART, &conf);
+            if version >= since {
+                assert!(output.status.success(), "{version} {command}: {output:?}");
+            } else {
+                assert_eq!(code(&output), 1, "{version} {command}");
+            }
+        }
+        for _ in 0..3 {
+            let delete = verb("DEL", "", CART, &conf);
+            assert!(delete.status.success() && delete.stdout.is_empty(), "{version}: {delete:?}");
+        }
+    }
+}
+
+#[test]
 fn pods_outside_of_the_mesh_get_no_rules() {
     if !inside("pods_outside_of_the_mesh_get_no_rules") {
         return;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lateen_cni::install::conflist::{ConfError, Form, Removed, check, convert, insert, remove};
-use lateen_cni::install::{Entry, InstallError, Installer, follow};
+use lateen_cni::install::{Entry, InstallError, Installer, Place, follow};
 use lateen_testkit::netns::inside;
 use proptest::prelude::{Strategy, any, prop_oneof, proptest};
 use serde_json::{Map, Value, json};
@@ -66,7 +66,7 @@ impl Node {
             program: folder.path().join("plugin"),
             programs: path.join("bin"),
             configurations: path.join("net.d"),
-            own_file: None,
+            place: Place::Joined(None),
             entry: entry(),
         };
         Self { folder, installer }
@@ -221,14 +221,67 @@ fn a_pass_installs_repeats_nothing_and_is_undone_without_a_trace() {
 #[test]
 fn a_file_of_our_own_is_written_and_removed() {
     let mut node = Node::new();
-    node.installer.own_file = Some("istio-cni.conf".to_owned());
+    node.installer.place = Place::Alone("istio-cni.conf".to_owned());
     node.put("00-multus.conf", &SINGLE.replace("bridge", "multus"));
     node.installer.pass().unwrap();
     assert_eq!(node.installer.pass().unwrap().changed, Vec::<PathBuf>::new());
-    check(&node.text("istio-cni.conf"), Form::Single).unwrap();
+    // It is no network: an agent that joins others does not join it.
+    assert!(check(&node.text("istio-cni.conf"), Form::Single).is_err());
     assert_eq!(node.text("00-multus.conf"), SINGLE.replace("bridge", "multus"));
     node.installer.remove_configuration().unwrap();
     assert_eq!(node.names(), ["00-multus.conf"]);
+}
+
+#[test]
+fn a_list_of_our_own_follows_the_primary_one_and_leaves_it_alone() {
+    let mut node = Node::new();
+    node.put("10-bridge.conflist", BRIDGE);
+    // An earlier agent joined it.
+    node.installer.pass().unwrap();
+    let copied = |to: &str| Place::Copied { to: to.to_owned(), of: None };
+    node.installer.place = copied("02-istio-cni.conflist");
+    node.installer.pass().unwrap();
+    assert_eq!(node.text("10-bridge.conflist"), BRIDGE);
+    assert!(node.has_entry("02-istio-cni.conflist"));
+    assert_eq!(node.installer.pass().unwrap().changed, Vec::<PathBuf>::new());
+    // Its owner changes it, takes it away, and brings one of one plugin.
+    node.put("10-bridge.conflist", &BRIDGE.replace("portmap", "bandwidth"));
+    node.installer.pass().unwrap();
+    assert!(node.text("02-istio-cni.conflist").contains("bandwidth"));
+    fs::remove_file(node.path("10-bridge.conflist")).unwrap();
+    assert!(node.installer.pass().unwrap_err().to_string().contains("no network configuration"));
+    assert!(node.has_entry("02-istio-cni.conflist"), "pods must not start without us");
+    node.put("20-flat.conf", SINGLE);
+    node.installer.pass().unwrap();
+    assert!(node.text("02-istio-cni.conflist").contains("flat"));
+    assert_eq!(node.text("20-flat.conf"), SINGLE);
+    // Another comes first: the runtime would take that one.
+    node.put("01-other.conflist", BRIDGE);
+    let problem = node.installer.pass().unwrap_err().to_string();
+    assert!(problem.contains("takes 01-other.conflist"), "{problem}");
+    fs::remove_file(node.path("01-other.conflist")).unwrap();
+    // An agent of other settings knows the copy for what it is.
+    node.installer.place = Place::Joined(None);
+    node.installer.pass().unwrap();
+    assert_eq!(node.names(), ["20-flat.conflist"]);
+    node.installer.place = copied("03-x.conflist");
+    node.installer.pass().unwrap();
+    assert_eq!(node.names(), ["03-x.conflist", "20-flat.conf"]);
+    node.installer.remove_configuration().unwrap();
+    assert_eq!(
+        (node.names(), node.text("20-flat.conf")),
+        (vec!["20-flat.conf".to_owned()], SINGLE.to_owned())
+    );
+}
+
+#[test]
+fn istios_entry_is_replaced() {
+    let istio = BRIDGE.replace("\n  ]\n}", ",\n    {\"type\": \"istio-cni\", \"x\": 1}\n  ]\n}");
+    let with = insert(&istio, &entry()).unwrap();
+    assert_eq!(with, insert(BRIDGE, &entry()).unwrap());
+    assert_eq!(remove(&istio).unwrap(), Removed::Unchanged);
+    let alone = r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"istio-cni"}]}"#;
+    assert!(insert(alone, &entry()).is_err());
 }
 
 #[test]

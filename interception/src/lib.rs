@@ -12,6 +12,7 @@ pub mod backend;
 mod iptables;
 mod netlink;
 pub mod netns;
+pub mod notices;
 pub mod plan;
 pub mod render;
 pub mod settings;

@@ -48,6 +48,22 @@ pub fn verify(plan: &RedirectPlan) -> Result<State, ApplyError> {
     }
 }
 
+/// Whether the table in place was made for this plan, whatever has become of its rules since.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn is_of(plan: &RedirectPlan) -> Result<bool, ApplyError> {
+    let connection = Connection::open(NETLINK_NETFILTER).map_err(step("opening netfilter"))?;
+    let mut found = Ruleset::default();
+    match connection.request(&nft::get_table()) {
+        Ok(answers) => answers.iter().for_each(|(kind, body)| found.take(*kind, body)),
+        Err(e) if e.errno() == ENOENT => return Ok(false),
+        Err(e) => return Err(step("reading the table")(e)),
+    }
+    let wanted = Ruleset::of(plan)?;
+    Ok(wanted.note == found.note)
+}
+
 /// The nftables rules alone.
 pub(crate) fn rules(plan: &RedirectPlan) -> Result<State, ApplyError> {
     let connection = Connection::open(NETLINK_NETFILTER).map_err(step("opening netfilter"))?;
@@ -55,12 +71,7 @@ pub(crate) fn rules(plan: &RedirectPlan) -> Result<State, ApplyError> {
     let Some(actual) = actual else {
         return Ok(if plan.is_empty() { State::Planned } else { State::Absent });
     };
-    let transaction = nft::replace(plan).ok_or(ApplyError::TooLong)?;
-    let mut wanted = Ruleset::default();
-    for message in messages(&transaction.bytes) {
-        wanted.take(message.kind, message.payload);
-    }
-    Ok(wanted.difference(&actual).map_or(State::Planned, State::Differs))
+    Ok(Ruleset::of(plan)?.difference(&actual).map_or(State::Planned, State::Differs))
 }
 
 /// What differs in what rules need around them, whatever carries them.
@@ -148,6 +159,16 @@ struct Ruleset {
 }
 
 impl Ruleset {
+    /// What the plan's transaction would leave.
+    fn of(plan: &RedirectPlan) -> Result<Self, ApplyError> {
+        let transaction = nft::replace(plan).ok_or(ApplyError::TooLong)?;
+        let mut wanted = Self::default();
+        for message in messages(&transaction.bytes) {
+            wanted.take(message.kind, message.payload);
+        }
+        Ok(wanted)
+    }
+
     /// Takes in one "new" message, of a transaction or of a dump.
     fn take(&mut self, kind: u16, payload: &[u8]) {
         if kind >> 8 != SUBSYSTEM || payload.len() < 4 {

@@ -15,8 +15,13 @@ use crate::netconf::VERSIONS;
 pub const PLUGIN: &str = "lateen-cni";
 /// Key of our entry: the file whose only plugin was made a list for us.
 pub const MADE_FROM: &str = "lateen_made_from";
+/// Key of our entry: the file that a list of our own is a copy of.
+pub const COPY_OF: &str = "lateen_copy_of";
+/// Types of entries that ours takes the place of: two of them would redirect twice.
+const REPLACED: [&str; 2] = [PLUGIN, "istio-cni"];
 /// The runtime reads no longer file.
 pub const MAX_FILE: u64 = 2 << 20;
+const NO_NETWORK: &str = "it has no plugin that makes a network";
 /// What Istio names a network that has no name.
 const NO_NAME: &str = "k8s-pod-network";
 
@@ -81,8 +86,11 @@ pub fn check(text: &str, form: Form) -> Result<(), ConfError> {
     let conf = parse(text)?;
     let filled = |key: &str| conf.get(key).and_then(Value::as_str).is_some_and(|v| !v.is_empty());
     if form == Form::Single {
-        let problem = "it has no type; is this a .conflist?";
-        return filled("type").then_some(()).ok_or(ConfError::Shape(problem));
+        return match conf.get("type").and_then(Value::as_str) {
+            None | Some("") => Err(ConfError::Shape("it has no type; is this a .conflist?")),
+            Some(PLUGIN) => Err(ConfError::Shape(NO_NETWORK)),
+            Some(_) => Ok(()),
+        };
     }
     if !filled("name") {
         return Err(ConfError::Shape("it has no name"));
@@ -92,13 +100,21 @@ pub fn check(text: &str, form: Form) -> Result<(), ConfError> {
     if !plugins.iter().all(|p| p["type"].as_str().is_some_and(|kind| !kind.is_empty())) {
         return Err(ConfError::Shape("one of its plugins has no type"));
     }
-    if plugins.iter().all(|plugin| plugin["type"] == PLUGIN) {
-        return Err(ConfError::Shape("it has no plugin that makes a network"));
+    if plugins.iter().all(|plugin| REPLACED.iter().any(|kind| plugin["type"] == *kind)) {
+        return Err(ConfError::Shape(NO_NETWORK));
     }
     Ok(())
 }
 
-/// Puts our entry at the end of the plugins of a list; a list that has it there stays as it is.
+/// The form that a text has, whatever its file is called.
+#[must_use]
+pub fn form_in(text: &str) -> Form {
+    let is_list = parse(text).is_ok_and(|conf| conf.contains_key("plugins"));
+    if is_list { Form::List } else { Form::Single }
+}
+
+/// Puts our entry at the end of the plugins of a list, in the place of older ones and of Istio's; a
+/// list that has it there stays as it is.
 ///
 /// # Errors
 /// When the list is none, or of a version that we do not serve.
@@ -106,7 +122,7 @@ pub fn insert(text: &str, entry: &Map<String, Value>) -> Result<String, ConfErro
     check(text, Form::List)?;
     check_version(&parse(text)?)?;
     let mut entry = entry.clone();
-    let found = ours(text);
+    let found = entries(text, &REPLACED);
     if let Some(made_from) = found.iter().find_map(|(_, plugin)| plugin.get(MADE_FROM)) {
         entry.insert(MADE_FROM.to_owned(), made_from.clone());
     }
@@ -117,7 +133,7 @@ pub fn insert(text: &str, entry: &Map<String, Value>) -> Result<String, ConfErro
     {
         return Ok(text.to_owned());
     }
-    Ok(append(&without_ours(text), &entry))
+    Ok(append(&without(text, &REPLACED), &entry))
 }
 
 /// Makes a list of a file with one plugin, that plugin and our entry in it.
@@ -142,6 +158,29 @@ pub fn convert(text: &str, name: &str, entry: &Map<String, Value>) -> Result<Str
     ))
 }
 
+/// A list of our own: what is in the primary configuration of this name and form, and our entry.
+///
+/// # Errors
+/// When the configuration is none, or of a version that we do not serve.
+pub fn copy(
+    text: &str,
+    (name, form): (&str, Form),
+    entry: &Map<String, Value>,
+) -> Result<String, ConfError> {
+    let mut entry = entry.clone();
+    entry.insert(COPY_OF.to_owned(), Value::from(name));
+    match form {
+        Form::List => insert(&without(text, &REPLACED), &entry),
+        Form::Single => convert(text, name, &entry),
+    }
+}
+
+/// Whether a text is a list that [`copy`] made.
+#[must_use]
+pub fn is_copy(text: &str) -> bool {
+    parse(text).is_ok() && ours(text).iter().any(|(_, plugin)| plugin.get(COPY_OF).is_some())
+}
+
 /// A file of our own, for runtimes whose plugin calls others by name (Multus).
 #[must_use]
 pub fn own_file(entry: &Map<String, Value>) -> String {
@@ -152,17 +191,20 @@ pub fn own_file(entry: &Map<String, Value>) -> String {
     format!("{:#}\n", Value::Object(conf))
 }
 
-/// Takes our entry out of a list.
+/// Takes our entry out of a list; of a file that is all ours nothing is left.
 ///
 /// # Errors
 /// When the text is not JSON.
 pub fn remove(text: &str) -> Result<Removed, ConfError> {
-    parse(text)?;
+    let conf = parse(text)?;
+    if is_copy(text) || conf.get("type").is_some_and(|kind| kind == PLUGIN) {
+        return Ok(Removed::Nothing);
+    }
     let found = ours(text);
     if found.is_empty() {
         return Ok(Removed::Unchanged);
     }
-    let rest = without_ours(text);
+    let rest = without(text, &[PLUGIN]);
     let left = plugins(&rest);
     if left.is_empty() {
         return Ok(Removed::Nothing);
@@ -219,14 +261,20 @@ fn plugins(text: &str) -> Vec<Range<usize>> {
 
 /// Our entries and their positions.
 fn ours(text: &str) -> Vec<(usize, Value)> {
-    let values = plugins(text).into_iter().map(|at| serde_json::from_str(&text[at]));
-    let values = values.enumerate().filter_map(|(at, value)| Some((at, value.ok()?)));
-    values.filter(|(_, plugin): &(usize, Value)| plugin["type"] == PLUGIN).collect()
+    entries(text, &[PLUGIN])
 }
 
-fn without_ours(text: &str) -> String {
+/// The entries of these types and their positions.
+fn entries(text: &str, kinds: &[&str]) -> Vec<(usize, Value)> {
+    let values = plugins(text).into_iter().map(|at| serde_json::from_str(&text[at]));
+    let values = values.enumerate().filter_map(|(at, value)| Some((at, value.ok()?)));
+    let is_one = |plugin: &Value| kinds.iter().any(|kind| plugin["type"] == *kind);
+    values.filter(|(_, plugin): &(usize, Value)| is_one(plugin)).collect()
+}
+
+fn without(text: &str, kinds: &[&str]) -> String {
     let mut text = text.to_owned();
-    while let Some((at, _)) = ours(&text).pop() {
+    while let Some((at, _)) = entries(&text, kinds).pop() {
         let all = plugins(&text);
         let Some(entry) = all.get(at) else { break };
         let gap = match (at.checked_sub(1).and_then(|at| all.get(at)), all.get(at + 1)) {

@@ -52,16 +52,17 @@ pub(super) fn failed<'a>(
     move |source| FileError { step, path: path.to_owned(), source }
 }
 
-/// The configuration files of a folder.
+/// The configuration files of a folder, and the one of the name `also`, which need not look like one.
 ///
 /// # Errors
 /// When the folder cannot be listed.
-pub fn list(folder: &Path) -> Result<Vec<Found>, FileError> {
+pub fn list(folder: &Path, also: Option<&str>) -> Result<Vec<Found>, FileError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed("listing", folder))? {
         let entry = entry.map_err(failed("listing", folder))?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        if Form::of(&name).is_none() || entry.path().is_dir() {
+        let is_one = Form::of(&name).is_some() || also == Some(name.as_str());
+        if !is_one || entry.path().is_dir() {
             continue;
         }
         let (text, age) = match read(&entry.path()) {

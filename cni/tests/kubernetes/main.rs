@@ -7,6 +7,7 @@ mod api;
 #[path = "../stage/mod.rs"]
 mod stage;
 
+mod drift;
 mod leaving;
 mod node;
 mod uncaptured;

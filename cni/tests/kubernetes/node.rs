@@ -148,6 +148,14 @@ pub(crate) fn keep(netns: &str, path: &Path) {
 
 /// A sandbox with an address, kept at a path as the runtime does, and its pod.
 pub(crate) fn started_pod(node: &Node) -> (Process, String, Value) {
+    let (process, netns) = addressed_sandbox(node, "netns/cni-1");
+    let mut pod = pod();
+    pod["status"] = json!({"phase": "Pending", "podIPs": [{"ip": "10.9.0.7"}]});
+    (process, netns, pod)
+}
+
+/// A sandbox with that pod's address, kept at this path of the node.
+pub(crate) fn addressed_sandbox(node: &Node, kept: &str) -> (Process, String) {
     let (process, netns) = sandbox();
     let inside = format!("--net={netns}");
     for command in [
@@ -158,16 +166,29 @@ pub(crate) fn started_pod(node: &Node) -> (Process, String, Value) {
         let done = Command::new("nsenter").arg(&inside).args(command.split(' ')).status().unwrap();
         assert!(done.success(), "{command}");
     }
-    keep(&netns, &node.path("netns/cni-1"));
-    let mut pod = pod();
-    pod["status"] = json!({"phase": "Pending", "podIPs": [{"ip": "10.9.0.7"}]});
-    (process, netns, pod)
+    keep(&netns, &node.path(kept));
+    (process, netns)
+}
+
+/// Takes a network namespace away, as the runtime does when the pod has ended.
+pub(crate) fn unkeep(path: &Path) {
+    let done = Command::new("umount").arg(path).status().unwrap();
+    assert!(done.success());
+    fs::remove_file(path).unwrap();
 }
 
 pub(crate) fn event(node: &Node) -> Option<(String, String)> {
+    events(node).into_iter().next()
+}
+
+/// Reason and note of each event, in order.
+pub(crate) fn events(node: &Node) -> Vec<(String, String)> {
     let changes = node.api.changes();
-    let (_, _, event) = changes.iter().find(|(_, path, _)| path.ends_with("/events"))?;
-    assert_eq!(event["regarding"]["uid"], "u-1");
-    let text = |key: &str| event[key].as_str().unwrap().to_owned();
-    Some((text("reason"), text("note")))
+    let events = changes.iter().filter(|(_, path, _)| path.ends_with("/events"));
+    let told = events.map(|(_, _, event)| {
+        assert_eq!(event["regarding"]["uid"], "u-1");
+        let text = |key: &str| event[key].as_str().unwrap().to_owned();
+        (text("reason"), text("note"))
+    });
+    told.collect()
 }

@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 use lateen_testkit::netns::inside;
 use serde_json::json;
 
-use crate::node::{HEALTH, METRICS, Node, POD, event, keep, page, pod, started_pod, within};
-use crate::stage::{self, CART, Process, code, rules, sandbox, verb};
+use crate::node::{
+    HEALTH, METRICS, Node, POD, addressed_sandbox, event, keep, page, pod, started_pod, unkeep,
+    within,
+};
+use crate::stage::{CART, Process, code, rules, sandbox, verb};
 
 #[test]
 fn a_pod_that_started_uncaptured_is_captured_in_place() {
@@ -16,7 +19,7 @@ fn a_pod_that_started_uncaptured_is_captured_in_place() {
         return;
     }
     let mut node = Node::new();
-    let (_process, netns, pod) = started_pod(&node);
+    let (process, netns, pod) = started_pod(&node);
     node.start(&[]);
     node.ready();
     node.api.put(POD, pod.clone());
@@ -26,8 +29,10 @@ fn a_pod_that_started_uncaptured_is_captured_in_place() {
     assert!(rules(&netns).contains("redirect to :15006"));
     assert_eq!(node.api.changes().len(), 1, "{:?}", node.api.changes());
 
-    // Its sandbox was made again without the plugin: the validation container tells.
-    stage::change(&netns, "nft delete table inet lateen");
+    // Its sandbox is made again without the plugin: the validation container tells.
+    drop(process);
+    unkeep(&node.path("netns/cni-1"));
+    let (_process, netns) = addressed_sandbox(&node, "netns/cni-2");
     let mut again = pod;
     again["status"]["initContainerStatuses"] = json!([{"name": "istio-validation", "image": "i",
         "imageID": "", "ready": false, "restartCount": 1, "state": {"waiting": {}},

@@ -13,6 +13,7 @@ use crate::plan::MarkRoute;
 
 /// Who made a rule or route; free in the kernel's list.
 const PROTOCOL: u8 = 108;
+const NEW_LINK: u16 = 16;
 const NEW_ADDRESS: u16 = 20;
 const DELETE_ADDRESS: u16 = 21;
 const GET_ADDRESS: u16 = 22;
@@ -79,8 +80,21 @@ impl Routes {
         })
     }
 
+    /// Brings `lo` up: a route through an interface that is down is refused, and a runtime need not
+    /// have done it yet.
+    fn raise_loopback(&self) -> Result<(), NetlinkError> {
+        const UP: u32 = 1;
+        self.change(NEW_LINK, 0, |w| {
+            w.raw(&[0; 4]);
+            for field in [LOOPBACK, UP, UP] {
+                w.raw(&field.to_ne_bytes());
+            }
+        })
+    }
+
     /// Adds what `wanted` needs, in both families.
     pub(crate) fn add(&self, wanted: MarkRoute) -> Result<(), NetlinkError> {
+        self.raise_loopback()?;
         for family in [IPV4, IPV6] {
             let absent = [EOPNOTSUPP, EAFNOSUPPORT];
             if !self.rules(family)?.contains(&wanted) {
