@@ -12,6 +12,8 @@ command -v unshare >/dev/null || need "unshare" "apt-get install util-linux"
 command -v ip >/dev/null || need "ip (tests make network interfaces)" "apt-get install iproute2"
 PATH=$PATH:/usr/sbin command -v nft >/dev/null || need "nft (tests read rules back)" "apt-get install nftables"
 PATH=$PATH:/usr/sbin command -v iptables >/dev/null || need "iptables (its rules are tested too)" "apt-get install iptables"
+PATH=/usr/lib/cni:/opt/cni/bin:/usr/libexec/cni command -v bridge >/dev/null ||
+    need "CNI plugins (ours is tested behind them)" "apt-get install containernetworking-plugins"
 command -v python3 >/dev/null || need "python3 (tests make packets with it)" "apt-get install python3"
 if [ "$(id -u)" != 0 ]; then
     user=$(id -un)
