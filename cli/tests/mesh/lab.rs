@@ -1,5 +1,6 @@
 //! A lab for a test: brought up, asked and taken down by the command line, and a look at what is left.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -56,11 +57,21 @@ fn processes() -> Vec<String> {
         let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         let zombie = std::fs::read_to_string(entry.path().join("stat"))
             .is_ok_and(|stat| stat.contains(") Z "));
-        if name.starts_with("lateen") && !zombie {
+        if name.starts_with("lateen") && !zombie && !is_from_elsewhere(&entry.path()) {
             found.push(format!("{} {}", entry.file_name().to_string_lossy(), name.trim()));
         }
     }
     found
+}
+
+/// Whether a process was started from another folder of programs, as by somebody who works beside.
+fn is_from_elsewhere(process: &Path) -> bool {
+    let link = process.join("exe");
+    let Ok(path) = std::fs::read_link(&link) else { return false };
+    let file = |path: &Path| std::fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
+    // In a pod the path means another file, or none: that says nothing.
+    let is_here = file(&path).is_some_and(|it| Some(it) == file(&link));
+    is_here && !path.starts_with(binaries().canonicalize().unwrap())
 }
 
 fn folders() -> Vec<PathBuf> {
