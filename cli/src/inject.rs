@@ -12,7 +12,7 @@ use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use lateen_webhook::InjectionSettings;
 use lateen_webhook::admission::NamespaceMetadata;
-use lateen_webhook::settings::{Options, values};
+use lateen_webhook::settings::{Options, Sources, values};
 use lateen_webhook::stream::{self, Injected, StreamOptions};
 use serde_json::{Map, Value, json};
 
@@ -28,6 +28,9 @@ pub(crate) struct Settings {
     /// Helm values of the injector
     #[arg(long, value_name = "FILE")]
     values: Option<PathBuf>,
+    /// What key config of Istio's ConfigMap istio-sidecar-injector says, in place of the values
+    #[arg(long, value_name = "FILE")]
+    injection_config: Option<PathBuf>,
     /// One Helm value, after those of --values; a dot in a key is written `\.`
     #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
     set: Vec<(Vec<String>, Value)>,
@@ -89,6 +92,9 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         Ok(injected) => injected,
         Err(error) => return Ok(failed(&error.into(), 1)),
     };
+    for warning in given.settings.warnings() {
+        eprintln!("warning: {warning}");
+    }
     for notice in &injected.notices {
         eprintln!("{notice}");
     }
@@ -129,7 +135,10 @@ impl Given {
             Some(file) => stream::namespaces(&documents_of(file)?),
             None => BTreeMap::new(),
         };
-        let settings = InjectionSettings::from_sources(helm.as_ref(), mesh.as_ref(), options)?;
+        let config = settings.injection_config.as_deref().map(single).transpose()?;
+        let sources =
+            Sources { values: helm.as_ref(), config: config.as_ref(), mesh: mesh.as_ref() };
+        let settings = InjectionSettings::read(sources, options)?;
         Ok(Self { documents, settings, namespaces })
     }
 }

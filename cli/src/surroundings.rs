@@ -13,7 +13,7 @@ use lateen_webhook::InjectionSettings;
 use lateen_webhook::admission::NamespaceMetadata;
 use lateen_webhook::explain::Surroundings;
 use lateen_webhook::hooks::{HOOK_SUFFIX, webhook_configuration};
-use lateen_webhook::settings::Options;
+use lateen_webhook::settings::{Options, Sources};
 use lateen_webhook::stream;
 use serde_json::Value;
 
@@ -75,15 +75,21 @@ pub(crate) fn of_documents(documents: &[Value], offline: &Offline) -> anyhow::Re
                     && it["metadata"]["namespace"].as_str().unwrap_or(SYSTEM) == namespace
             })
         };
-        let values = match &values {
-            Some(values) => Some(values.clone()),
-            None => part(find("istio-sidecar-injector"), "values")?,
+        // A file of values stands for the whole ConfigMap.
+        let (values, config) = match &values {
+            Some(values) => (Some(values.clone()), None),
+            None => {
+                let map = find("istio-sidecar-injector");
+                (part(map, "values")?, part(map, "config")?)
+            }
         };
         let mesh = match &mesh {
             Some(mesh) => Some(mesh.clone()),
             None => part(find("istio"), "mesh")?,
         };
-        settings(values.as_ref(), mesh.as_ref(), revision)
+        let sources =
+            Sources { values: values.as_ref(), config: config.as_ref(), mesh: mesh.as_ref() };
+        settings(sources, revision)
     };
     if configurations.is_empty() {
         configurations.push(webhook_configuration(&read(SYSTEM, &offline.revision)?, b"files"));
@@ -125,21 +131,18 @@ pub(crate) async fn of_cluster(
 
 /// Settings of a revision from its ConfigMaps, as lateend reads them.
 async fn read(live: &Live, namespace: &str, revision: &str) -> anyhow::Result<InjectionSettings> {
-    let mut parts = Vec::new();
-    for (name, key) in [("istio-sidecar-injector", "values"), ("istio", "mesh")] {
-        let found = live.get(&CONFIG_MAP, Some(namespace), &revised(name, revision)).await?;
-        parts.push(part(found.as_ref(), key)?);
-    }
-    settings(parts[0].as_ref(), parts[1].as_ref(), revision)
+    let injector = revised("istio-sidecar-injector", revision);
+    let injector = live.get(&CONFIG_MAP, Some(namespace), &injector).await?;
+    let mesh = live.get(&CONFIG_MAP, Some(namespace), &revised("istio", revision)).await?;
+    let (values, config) = (part(injector.as_ref(), "values")?, part(injector.as_ref(), "config")?);
+    let mesh = part(mesh.as_ref(), "mesh")?;
+    let sources = Sources { values: values.as_ref(), config: config.as_ref(), mesh: mesh.as_ref() };
+    settings(sources, revision)
 }
 
-fn settings(
-    values: Option<&Value>,
-    mesh: Option<&Value>,
-    revision: &str,
-) -> anyhow::Result<InjectionSettings> {
+fn settings(sources: Sources<'_>, revision: &str) -> anyhow::Result<InjectionSettings> {
     let options = Options { revision: revision.to_owned(), ..Options::default() };
-    let settings = InjectionSettings::from_sources(values, mesh, options);
+    let settings = InjectionSettings::read(sources, options);
     settings.with_context(|| format!("settings of revision {revision}"))
 }
 

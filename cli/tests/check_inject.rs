@@ -27,9 +27,14 @@ spec: {containers: [{name: a, image: a}]}
 ";
 
 fn run(command: &[&str], flags: &[&str]) -> Output {
+    run_with("", command, flags)
+}
+
+/// With more documents.
+fn run_with(more: &str, command: &[&str], flags: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("shop.yaml");
-    std::fs::write(&file, SHOP).unwrap();
+    std::fs::write(&file, format!("{SHOP}{more}")).unwrap();
     let mut lateen = Command::new(env!("CARGO_BIN_EXE_lateen"));
     lateen.args(command).arg("-f").arg(&file).args(flags).output().unwrap()
 }
@@ -84,6 +89,33 @@ fn one_is_told_in_full_with_what_changes() {
     let other = out(&run(&["check-inject"], &["deploy/cart", "--revision", "canary"]));
     assert!(other.contains("skipped.unknown-revision"), "{other}");
     assert!(other.contains("there are canary"), "{other}");
+}
+
+#[test]
+fn what_the_injectors_config_map_says_counts_and_what_is_wrong_with_it_is_said() {
+    let map = |config: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio-sidecar-injector, \
+             namespace: istio-system}}\ndata:\n  values: '{{}}'\n  config: |\n    {config}\n"
+        )
+    };
+    let said = |config: &str| {
+        let output = run_with(&map(config), &["check-inject"], &["deploy/cart", "-o", "json"]);
+        let rows: Value = serde_json::from_str(&out(&output)).unwrap();
+        (rows[0]["reason"].as_str().unwrap().to_owned(), rows[0]["explanation"].to_string())
+    };
+    assert_eq!(said("policy: enabled").0, "injected.namespace-label");
+    assert_eq!(said("policy: disabled").0, "skipped.default-policy");
+    let output = run_with(
+        &map("policy: disabled"),
+        &["check-inject"],
+        &["deploy/cart", "-o", "json", "--values", "/dev/null"],
+    );
+    assert!(out(&output).contains("injected.namespace-label"), "a file stands for the whole map");
+    let output =
+        run_with(&map("templates: {mine: '{{ x }}'}"), &["check-inject"], &["deploy/cart"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && error.contains("template \"mine\""), "{error}");
 }
 
 #[test]

@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use crate::conditions::is_mirror;
 use crate::inject::AdmissionContext;
-use crate::selectors::{Labels, matches};
+use crate::kube::text_map;
+use crate::selectors::{Labels, SelectorError, matches};
 use crate::settings::InjectionSettings;
 
 /// Why a pod is injected, skipped or denied.
@@ -154,7 +155,8 @@ impl Reason {
             Self::SkippedNeverSelector => "a selector of neverInjectSelector matches the pod",
             Self::SkippedDefaultPolicy => "injection is off for pods that do not ask for it",
             Self::SkippedUnknownPolicy => {
-                "global.proxy.autoInject has an unknown value, so nothing is injected"
+                "the policy of the mesh (global.proxy.autoInject, or policy in the injector's \
+                 configuration) is neither enabled nor disabled, so nothing is injected"
             }
             Self::DeniedAnnotation
             | Self::DeniedTemplate
@@ -210,29 +212,14 @@ fn reason(
     if let Some(reason) = asked(pod, warnings) {
         return reason;
     }
-    let labels: Labels = pod["metadata"]["labels"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-        .collect();
+    let labels = text_map(&pod["metadata"]["labels"]);
     let webhook = &settings.values.sidecar_injector_webhook;
     let mut any = |selectors: &[Value], name: &str| {
         selectors.iter().any(|selector| {
-            let empty = selector.as_object().is_none_or(|fields| {
-                fields.values().all(|field| {
-                    field.is_null()
-                        || field.as_object().is_some_and(serde_json::Map::is_empty)
-                        || field.as_array().is_some_and(Vec::is_empty)
-                })
-            });
-            match matches(selector, &labels) {
-                Ok(found) => found && !empty,
-                Err(error) => {
-                    warnings.push(format!("sidecarInjectorWebhook.{name}: {error}; ignored"));
-                    false
-                }
-            }
+            selects(selector, &labels).unwrap_or_else(|error| {
+                warnings.push(format!("{name}: {error}; ignored"));
+                false
+            })
         })
     };
     if any(&webhook.never_inject_selector, "neverInjectSelector") {
@@ -249,6 +236,18 @@ fn reason(
         "disabled" => Reason::SkippedDefaultPolicy,
         _ => Reason::SkippedUnknownPolicy,
     }
+}
+
+/// Whether a label selector matches; an empty one selects nothing here, as in Istio.
+fn selects(selector: &Value, labels: &Labels) -> Result<bool, SelectorError> {
+    let nothing = |field: &Value| match field {
+        Value::Null => true,
+        Value::Object(fields) => fields.is_empty(),
+        Value::Array(elements) => elements.is_empty(),
+        _ => false,
+    };
+    let empty = selector.as_object().is_none_or(|fields| fields.values().all(nothing));
+    Ok(matches(selector, labels)? && !empty)
 }
 
 /// What the pod itself says, if it is understood.

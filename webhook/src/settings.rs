@@ -4,13 +4,16 @@
 //! Text is read by the caller; untyped values come in, typed settings go out. The structs are
 //! checked once, when settings change, so that injection itself cannot fail on them.
 
+mod config;
 pub(crate) mod merge;
 pub mod mesh;
+mod stock;
 pub(crate) mod templates;
 pub mod values;
 
 use serde_json::Value;
 
+use config::Config;
 pub use mesh::MeshSettings;
 pub(crate) use templates::Templates;
 pub use values::Values;
@@ -34,14 +37,41 @@ pub enum SettingsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Istio's configuration of the injector has the wrong shape.
+    #[error("injection configuration: {path}: {reason}; correct {CONFIG}")]
+    Config {
+        /// Dotted path of the field.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A template of the user cannot be read.
-    #[error("injection template {name:?}: {reason}; correct sidecarInjectorWebhook.templates")]
+    #[error("injection template {name:?}: {reason}; correct {place}")]
     Template {
         /// Its name.
         name: String,
         /// What is wrong with it, and where.
         reason: String,
+        /// Where the text stands.
+        place: &'static str,
     },
+}
+
+/// Where [`Sources::config`] stands.
+const CONFIG: &str = "key config of ConfigMap istio-sidecar-injector";
+/// Where templates stand without it.
+const TEMPLATES: &str = "sidecarInjectorWebhook.templates";
+
+/// What settings are read from; `None` is what nobody wrote.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sources<'a> {
+    /// Helm values: key `values` of Istio's ConfigMap `istio-sidecar-injector`.
+    pub values: Option<&'a Value>,
+    /// Policy, selectors, annotations and templates: its key `config`. Where it is given, the values are
+    /// not asked for these.
+    pub config: Option<&'a Value>,
+    /// Mesh configuration: key `mesh` of Istio's ConfigMap `istio`.
+    pub mesh: Option<&'a Value>,
 }
 
 /// What the cluster and the installation are, beyond values and mesh configuration.
@@ -85,20 +115,31 @@ pub struct InjectionSettings {
     pub openshift: bool,
     /// Templates of the user, by name.
     pub(crate) templates: Templates,
+    /// What of [`Sources::config`] is not as its writer may think.
+    notes: Vec<String>,
 }
 
 impl InjectionSettings {
-    /// Settings from Helm values and mesh configuration. Values that are given complete Istio's
-    /// chart defaults, since they were written for that chart; without values, Lateen's own
-    /// defaults hold (the CNI plugin redirects). Without mesh configuration the proxy answers DNS.
+    /// Settings from Helm values and mesh configuration alone.
     ///
     /// # Errors
-    /// A value or field of the wrong type, by its path.
+    /// As of [`InjectionSettings::read`].
     pub fn from_sources(
         values: Option<&Value>,
         mesh: Option<&Value>,
         options: Options,
     ) -> Result<Self, SettingsError> {
+        Self::read(Sources { values, config: None, mesh }, options)
+    }
+
+    /// Reads settings. Values that are given complete Istio's chart defaults, since they were written for
+    /// that chart; without values, Lateen's own defaults hold (the CNI plugin redirects). Without mesh
+    /// configuration the proxy answers DNS.
+    ///
+    /// # Errors
+    /// A value or field of the wrong type, by its path; a template that cannot be read, by its name.
+    pub fn read(sources: Sources<'_>, options: Options) -> Result<Self, SettingsError> {
+        let Sources { values, config, mesh } = sources;
         let mut effective =
             if values.is_some() { values::chart_defaults() } else { values::lateen_defaults() };
         if let Some(values) = values {
@@ -108,10 +149,17 @@ impl InjectionSettings {
             }
             merge::overlay(&mut effective, values);
         }
-        let values = decode_values(effective.clone())?;
+        let mut values = decode_values(effective.clone())?;
+        let mut notes = Vec::new();
+        if let Some(config) = config {
+            let mut config = Config::read(config)?;
+            notes.append(&mut config.warnings);
+            config.overrule(&mut values);
+        }
         let mesh = MeshSettings::from_source(mesh)?;
+        let place = if config.is_some() { CONFIG } else { TEMPLATES };
         let texts = &values.sidecar_injector_webhook.templates;
-        let templates = Templates::read(texts, &effective, &mesh.document)?;
+        let templates = Templates::read((texts, place), &effective, &mesh.document)?;
         let revision = [options.revision, values.revision.clone(), "default".to_owned()]
             .into_iter()
             .find(|revision| !revision.is_empty())
@@ -125,7 +173,13 @@ impl InjectionSettings {
             templates,
             values,
             mesh,
+            notes,
         })
+    }
+
+    /// What of the settings cannot be honoured, or is not as its writer may think; for status and log.
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        self.mesh.warnings.iter().chain(&self.notes).map(String::as_str)
     }
 
     /// Name of the control plane's Service.

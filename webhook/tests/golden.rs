@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lateen_webhook::settings::Options;
+use lateen_webhook::settings::{Options, Sources};
 use lateen_webhook::{AdmissionContext, InjectionSettings, inject};
 use serde_json::{Value, json};
 
@@ -35,7 +35,8 @@ fn run(case: &Path) -> Value {
         ..Options::default()
     };
     let part = |name: &str| given.get(name).filter(|value| !value.is_null());
-    let settings = InjectionSettings::from_sources(part("values"), part("mesh"), options).unwrap();
+    let sources = Sources { values: part("values"), config: part("config"), mesh: part("mesh") };
+    let settings = InjectionSettings::read(sources, options).unwrap();
     let context = AdmissionContext {
         namespace: given["namespace"].as_str().unwrap_or("shop").to_owned(),
         ..AdmissionContext::default()

@@ -16,7 +16,7 @@ use lateen_api::{Finding, Severity};
 use lateen_webhook::InjectionSettings;
 use lateen_webhook::admission::{Injector, NamespaceMetadata};
 use lateen_webhook::hooks::webhook_configuration;
-use lateen_webhook::settings::Options;
+use lateen_webhook::settings::{Options, Sources};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -49,9 +49,13 @@ impl Configuration {
             Some(file) => Some(Given::file("mesh-config", file)?),
             None => Given::object(settings, objects, ("istio", "mesh")),
         };
-        let values = match settings.injection_values.as_deref() {
-            Some(file) => Some(Given::file("injection-values", file)?),
-            None => Given::object(settings, objects, ("istio-sidecar-injector", "values")),
+        // A file that a flag names stands for the whole ConfigMap.
+        let (values, policy) = match settings.injection_values.as_deref() {
+            Some(file) => (Some(Given::file("injection-values", file)?), None),
+            None => {
+                let part = |key| Given::object(settings, objects, ("istio-sidecar-injector", key));
+                (part("values"), part("config"))
+            }
         };
         let config = match &mesh {
             Some(given) => MeshConfig::parse(&given.file, &given.text)
@@ -65,12 +69,13 @@ impl Configuration {
             cluster_id: settings.cluster_id.clone(),
             ..Options::default()
         };
-        let values = values.map(|given| given.value()).transpose()?;
-        let mesh = mesh.map(|given| given.value()).transpose()?;
-        let injection = InjectionSettings::from_sources(values.as_ref(), mesh.as_ref(), options)
+        let document = |given: Option<Given>| given.map(|given| given.value()).transpose();
+        let (values, policy, mesh) = (document(values)?, document(policy)?, document(mesh)?);
+        let sources =
+            Sources { values: values.as_ref(), config: policy.as_ref(), mesh: mesh.as_ref() };
+        let injection = InjectionSettings::read(sources, options)
             .map_err(|error| AppError::Setting(format!("injection: {error}")))?;
-        let warnings = injection.mesh.warnings.iter();
-        findings.extend(warnings.map(|text| Finding::warning("", text.as_str())));
+        findings.extend(injection.warnings().map(|text| Finding::warning("", text)));
         Ok(Self { mesh: config, injection, findings })
     }
 
@@ -109,6 +114,7 @@ impl Configuration {
 /// A text and where it is from.
 struct Given {
     file: String,
+    key: Option<&'static str>,
     text: String,
 }
 
@@ -117,21 +123,27 @@ impl Given {
     fn file(flag: &'static str, path: &Path) -> Result<Self, AppError> {
         let file = path.display().to_string();
         match std::fs::read_to_string(path) {
-            Ok(text) => Ok(Self { file, text }),
+            Ok(text) => Ok(Self { file, key: None, text }),
             Err(error) => Err(AppError::File { flag, file, reason: error.to_string() }),
         }
     }
 
     /// A key of a ConfigMap of this revision.
-    fn object(settings: &Settings, objects: &Objects, (name, key): (&str, &str)) -> Option<Self> {
+    fn object(
+        settings: &Settings,
+        objects: &Objects,
+        (name, key): (&str, &'static str),
+    ) -> Option<Self> {
         let (text, file) =
             objects.config_text(&settings.namespace, &settings.revised(name), key)?;
-        Some(Self { file: file.to_owned(), text: text.to_owned() })
+        Some(Self { file: file.to_owned(), key: Some(key), text: text.to_owned() })
     }
 
     fn value(&self) -> Result<Value, AppError> {
-        lateen_api::stream::document(&self.file, &self.text)
-            .map_err(|finding| AppError::Setting(finding.to_string()))
+        lateen_api::stream::document(&self.file, &self.text).map_err(|finding| {
+            let key = self.key.map(|key| format!("key {key}: ")).unwrap_or_default();
+            AppError::Setting(format!("{key}{finding}"))
+        })
     }
 }
 

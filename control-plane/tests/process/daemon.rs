@@ -35,6 +35,8 @@ pub(crate) struct Daemon {
     pub(crate) secure: SocketAddr,
     /// Pages.
     pub(crate) monitoring: SocketAddr,
+    /// The injection webhook.
+    pub(crate) webhook: SocketAddr,
 }
 
 impl Drop for Daemon {
@@ -109,8 +111,8 @@ impl Home {
             .spawn()
             .unwrap();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (plaintext, secure, monitoring) = (nowhere, nowhere, nowhere);
-        let mut daemon = Daemon { child, log, plaintext, secure, monitoring };
+        let (plaintext, secure, monitoring, webhook) = (nowhere, nowhere, nowhere, nowhere);
+        let mut daemon = Daemon { child, log, plaintext, secure, monitoring, webhook };
         let line = daemon.logged("lateend serves").await;
         let of = |name: &str| {
             let rest = line.split(&format!("{name}: Some(")).nth(1).unwrap();
@@ -119,6 +121,7 @@ impl Home {
         daemon.plaintext = of("plaintext");
         daemon.secure = of("secure");
         daemon.monitoring = of("monitoring");
+        daemon.webhook = of("webhook");
         daemon
     }
 }

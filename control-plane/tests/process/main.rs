@@ -7,4 +7,5 @@ mod client;
 mod configuration;
 mod daemon;
 mod endings;
+mod injection;
 mod scale;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::SettingsError;
+use super::stock::{self, Origin};
 use crate::gotemplate::Template;
 use crate::inject::custom::{self, Shared};
 
@@ -28,19 +29,26 @@ pub(crate) struct Templates {
 }
 
 impl Templates {
-    /// Reads all templates; values and mesh configuration are what they will see.
+    /// Reads all templates but those that are Istio's own, which stand for Lateen's; values and mesh
+    /// configuration are what they will see.
     ///
     /// # Errors
     /// The first that cannot be used, and where it is wrong.
-    pub(crate) fn read(
-        texts: &BTreeMap<String, String>,
+    pub(super) fn read(
+        (texts, place): (&BTreeMap<String, String>, &'static str),
         values: &Value,
         mesh: &Map<String, Value>,
     ) -> Result<Self, SettingsError> {
         let mut by_name = BTreeMap::new();
         for (name, text) in texts {
-            let template = read(text)
-                .map_err(|reason| SettingsError::Template { name: name.clone(), reason })?;
+            if stock::origin(name, text) == Some(Origin::Istio) {
+                continue;
+            }
+            let template = read(text).map_err(|reason| SettingsError::Template {
+                name: name.clone(),
+                reason,
+                place,
+            })?;
             by_name.insert(name.clone(), template);
         }
         let renders = by_name.values().any(|t| matches!(t, UserTemplate::Rendered(_)));

@@ -260,13 +260,17 @@ pub struct Gateways {
 }
 
 /// A scalar as text: Helm users write numbers and booleans with and without quotes.
-fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     scalar(&Value::deserialize(deserializer)?)
         .ok_or_else(|| serde::de::Error::custom("expected a string, a number or a boolean"))
 }
 
-fn text_map<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
-    let map = BTreeMap::<String, Value>::deserialize(from)?;
+/// A map of such; nothing is an empty one.
+pub(super) fn text_map<'de, D>(from: D) -> Result<BTreeMap<String, String>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let map = Option::<BTreeMap<String, Value>>::deserialize(from)?.unwrap_or_default();
     let entry = |(key, value): (String, Value)| {
         let value = scalar(&value)
             .ok_or_else(|| serde::de::Error::custom(format!("{key}: expected a scalar")))?;
