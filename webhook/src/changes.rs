@@ -5,8 +5,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// Lists of the pod whose elements have names.
-const LISTS: [&str; 4] = ["initContainers", "containers", "volumes", "imagePullSecrets"];
+use crate::kube::NAMED_LISTS;
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -26,7 +25,7 @@ pub struct Change {
 #[must_use]
 pub fn between(before: &Value, after: &Value) -> Vec<Change> {
     let mut changes = Vec::new();
-    for list in LISTS {
+    for list in NAMED_LISTS {
         named(list, &before["spec"][list], &after["spec"][list], &mut changes);
     }
     for map in ["labels", "annotations"] {
@@ -35,7 +34,7 @@ pub fn between(before: &Value, after: &Value) -> Vec<Change> {
     }
     let rest = |pod: &Value| {
         let fields = pod["spec"].as_object().into_iter().flatten();
-        let rest = fields.filter(|(key, _)| !LISTS.contains(&key.as_str()));
+        let rest = fields.filter(|(key, _)| !NAMED_LISTS.contains(&key.as_str()));
         Value::Object(rest.map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>())
     };
     fields("spec", &rest(before), &rest(after), &mut changes);

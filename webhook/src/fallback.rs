@@ -8,7 +8,8 @@
 //!
 //! The sidecar is that of a pod that says nothing about its proxy: probes are not rewritten and
 //! annotations that change the proxy have no effect. Pods that name templates, or lay something
-//! over the proxy, cannot be served this way and are refused.
+//! over the proxy, cannot be served this way and are refused. Where every pod gets a template of the
+//! user, none can be served: then all that is left is to refuse, as with `failurePolicy: Fail`.
 
 mod cel;
 mod conditions;
@@ -20,8 +21,38 @@ use crate::hooks;
 use crate::inject::InjectError;
 use crate::settings::InjectionSettings;
 
+/// The template that policies can stand in for.
+const SIDECAR: &str = "sidecar";
+
+/// Why the API server cannot make what the webhook makes of a pod that says nothing; `None` where it can.
+///
+/// A template of the user sees the pod, and so does what it is laid over; policies only know a model.
+#[must_use]
+pub fn unserved(settings: &InjectionSettings) -> Option<String> {
+    let webhook = &settings.values.sidecar_injector_webhook;
+    let ours = |name: &str| {
+        name == SIDECAR
+            && settings.templates.get(name).is_none()
+            && !webhook.aliases.contains_key(name)
+    };
+    let mut names = webhook.default_templates.iter().map(String::as_str);
+    let other = if webhook.default_templates.is_empty() {
+        Some(SIDECAR).filter(|name| !ours(name))
+    } else {
+        names.find(|name| !ours(name))
+    };
+    other.map(|name| {
+        format!(
+            "the API server cannot inject in place of the webhook, since pods get the template {name:?} \
+             by default: while the webhook does not answer, pods of the mesh are refused; take the \
+             template out of defaultTemplates, or set sidecarInjectorWebhook.fallback to false"
+        )
+    })
+}
+
 /// The policies and their bindings, in the order in which they are to be written: what refuses
-/// comes last.
+/// comes last. Where the settings are [`unserved`] the first changes no pod, so that the last refuses
+/// each that the webhook did not inject.
 ///
 /// Kubernetes 1.36 or later has the kinds in version v1.
 ///
@@ -29,12 +60,16 @@ use crate::settings::InjectionSettings;
 /// When the settings cannot inject even a pod that asks for nothing.
 pub fn policies(settings: &InjectionSettings) -> Result<Vec<Value>, InjectError> {
     let name = format!("{}-fallback", hooks::configuration_name(settings));
-    let mutation = model::mutation(settings)?;
+    let (conditions, mutation) = if unserved(settings).is_some() {
+        (conditions::never(), model::NOTHING.to_owned())
+    } else {
+        (conditions::to_inject(settings), model::mutation(settings)?)
+    };
     let mutating = json!({
         "failurePolicy": "Fail",
         "reinvocationPolicy": "Never",
         "matchConstraints": pods(),
-        "matchConditions": conditions::to_inject(settings),
+        "matchConditions": conditions,
         "variables": model::variables(),
         "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": mutation}}],
     });
@@ -87,14 +122,17 @@ fn pods() -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::policies;
+    use super::{policies, unserved};
+    use crate::hooks::webhook_configuration;
     use crate::settings::{InjectionSettings, Options};
     use serde_json::{Value, json};
 
+    fn settings(values: &Value) -> InjectionSettings {
+        InjectionSettings::from_sources(Some(values), None, Options::default()).unwrap()
+    }
+
     fn made(values: &Value) -> Vec<Value> {
-        let settings =
-            InjectionSettings::from_sources(Some(values), None, Options::default()).unwrap();
-        policies(&settings).unwrap()
+        policies(&settings(values)).unwrap()
     }
 
     #[test]
@@ -119,6 +157,44 @@ mod tests {
         assert!(mutation.contains(r#"dyn("example.test/mesh/proxyv2:9.9")"#), "{mutation}");
         assert!(mutation.contains("variables.workload"), "{mutation}");
         assert!(!mutation.contains("@{"), "{mutation}");
+    }
+
+    #[test]
+    fn templates_of_the_user_for_all_pods_leave_nothing_but_to_refuse() {
+        let mine = "metadata: {labels: {who: '{{ .ObjectMeta.Name }}'}}";
+        let of = |more: Value| {
+            let mut values =
+                json!({"sidecarInjectorWebhook": {"fallback": true, "templates": {"mine": mine}}});
+            for (key, value) in more.as_object().unwrap() {
+                values["sidecarInjectorWebhook"][key] = value.clone();
+            }
+            settings(&values)
+        };
+        let failure = |settings: &InjectionSettings| {
+            webhook_configuration(settings, b"")["webhooks"][0]["failurePolicy"].clone()
+        };
+        for served in [json!({}), json!({"defaultTemplates": ["sidecar"]})] {
+            let settings = of(served);
+            assert_eq!(unserved(&settings), None);
+            assert_eq!(failure(&settings), "Ignore");
+        }
+        for (more, name) in [
+            (json!({"defaultTemplates": ["sidecar", "mine"]}), "mine"),
+            (json!({"defaultTemplates": ["grpc-simple"]}), "grpc-simple"),
+            (json!({"templates": {"sidecar": "spec: {}"}}), "sidecar"),
+            (json!({"aliases": {"sidecar": ["sidecar", "mine"]}}), "sidecar"),
+        ] {
+            let settings = of(more);
+            let reason = unserved(&settings).unwrap();
+            assert!(reason.contains(&format!("template {name:?}")), "{reason}");
+            assert_eq!(failure(&settings), "Fail", "{name}");
+            let all = policies(&settings).unwrap();
+            let mutating = &all[0]["spec"];
+            assert_eq!(mutating["matchConditions"][0]["expression"], "false", "{name}");
+            assert!(!mutating["mutations"].to_string().contains("istio-proxy"), "{mutating}");
+            let refusing = all.iter().find(|it| it["kind"] == "ValidatingAdmissionPolicy").unwrap();
+            assert_eq!(refusing["spec"], policies(&of(json!({}))).unwrap()[5]["spec"]);
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use lateen_api::names::label;
 use serde_json::{Value, json};
 
 use crate::conditions::{self, Condition};
+use crate::fallback;
 use crate::settings::InjectionSettings;
 
 /// Suffix of all hook names, by which tools find them.
@@ -30,7 +31,8 @@ pub fn webhook_configuration(settings: &InjectionSettings, ca_bundle: &[u8]) -> 
     let webhook = &settings.values.sidecar_injector_webhook;
     let policy = webhook.reinvocation_policy.as_str();
     let policy = if policy.is_empty() { "IfNeeded" } else { policy };
-    let failure = if webhook.fallback { "Ignore" } else { "Fail" };
+    let served = webhook.fallback && fallback::unserved(settings).is_none();
+    let failure = if served { "Ignore" } else { "Fail" };
     let conditions: Vec<Value> = conditions::all().iter().map(Condition::declared).collect();
     let hooks: Vec<Value> = selectors(settings)
         .into_iter()

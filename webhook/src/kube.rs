@@ -8,6 +8,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+/// Lists of a pod's spec that injection adds to; their elements have names.
+pub(crate) const NAMED_LISTS: [&str; 4] =
+    ["initContainers", "containers", "volumes", "imagePullSecrets"];
+
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Container {

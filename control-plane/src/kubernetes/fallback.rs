@@ -13,7 +13,7 @@ use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use lateen_webhook::admission::Injector;
-use lateen_webhook::fallback::policies;
+use lateen_webhook::fallback::{policies, unserved};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -80,7 +80,11 @@ impl Fallback {
                     continue;
                 }
             };
-            if wanted.is_empty() || wanted == self.written.0 && self.written.1.elapsed() < REPAIR {
+            if wanted.is_empty() {
+                self.trouble.forget();
+                continue;
+            }
+            if wanted == self.written.0 && self.written.1.elapsed() < REPAIR {
                 continue;
             }
             let done = tokio::select! {
@@ -89,10 +93,20 @@ impl Fallback {
             };
             match done {
                 Ok(()) => {
-                    self.trouble.over();
+                    self.well();
                     self.written = (wanted, Instant::now());
                 }
                 Err(failure) => pause = self.trouble.again(explained(&failure)),
+            }
+        }
+    }
+
+    /// It is written; whether it can do what it is for.
+    fn well(&mut self) {
+        match unserved(&self.injector.load().settings) {
+            None => self.trouble.over(),
+            Some(reason) => {
+                let _until_changed = self.trouble.again(reason);
             }
         }
     }

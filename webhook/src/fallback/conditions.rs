@@ -56,6 +56,11 @@ pub(super) fn to_inject(settings: &InjectionSettings) -> Vec<Value> {
     all
 }
 
+/// Conditions that no pod meets.
+pub(super) fn never() -> Vec<Value> {
+    vec![condition("default-templates-are-ours", "false")]
+}
+
 /// The pod's label, or without one its annotation, says `value`.
 fn says(value: &str) -> String {
     let (key, value) = (quoted(label::INJECT), quoted(value));

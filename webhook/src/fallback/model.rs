@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::cel::{Marker, literal, quoted};
 use crate::inject::{AdmissionContext, InjectError, Workload, inject};
+use crate::kube::NAMED_LISTS;
 use crate::settings::InjectionSettings;
 
 const NAMESPACE: &str = "@{namespace}";
@@ -32,8 +33,9 @@ const MARKERS: [Marker; 8] = [
     (CANONICAL_REVISION, "variables.revision"),
 ];
 
-/// Lists of the pod that injection adds to.
-const LISTS: [&str; 4] = ["initContainers", "containers", "volumes", "imagePullSecrets"];
+/// A mutation that changes nothing of any pod: to an API server an empty list has no type.
+pub(super) const NOTHING: &str =
+    r#"(true ? [] : [JSONPatch{op: "add", path: "/metadata/labels", value: {}}])"#;
 
 /// Whose pod it is, as `lateen_api::core::Workload` guesses it, except that a Job is not followed
 /// to its CronJob. Later ones refer to earlier ones.
@@ -118,7 +120,7 @@ pub(super) fn mutation(settings: &InjectionSettings) -> Result<String, InjectErr
             });
         }
     }
-    for list in LISTS {
+    for list in NAMED_LISTS {
         let added: Vec<&Value> = injected["spec"][list]
             .as_array()
             .into_iter()
@@ -134,7 +136,7 @@ pub(super) fn mutation(settings: &InjectionSettings) -> Result<String, InjectErr
         parts.push(format!("[{}]", operations.collect::<Vec<_>>().join(", ")));
     }
     for (field, value) in injected["spec"].as_object().into_iter().flatten() {
-        if !LISTS.contains(&field.as_str()) {
+        if !NAMED_LISTS.contains(&field.as_str()) {
             let add = add(&format!("/spec/{field}"), value);
             parts.push(format!("(has(object.spec.{field}) ? [] : [{add}])"));
         }

@@ -6,8 +6,8 @@
 use serde_json::Value;
 
 use super::InjectError;
+use crate::kube::NAMED_LISTS;
 
-const NAMED_LISTS: [&str; 4] = ["containers", "initContainers", "volumes", "imagePullSecrets"];
 const CONTAINER_LISTS: [&str; 3] = ["env", "volumeMounts", "ports"];
 
 /// Refuses what is not a pod.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::helm::{object, render};
 
 /// A setting of the chart as Helm's words, revision, namespace.
-const CASES: [(&[&str], &str, &str); 5] = [
+const CASES: [(&[&str], &str, &str); 6] = [
     (&[], "default", "istio-system"),
     (&["--set", "revision=canary"], "canary", "istio-system"),
     (&[], "default", "mesh"),
@@ -18,6 +18,18 @@ const CASES: [(&[&str], &str, &str); 5] = [
         "istio-system",
     ),
     (&["--set", "sidecarInjectorWebhook.fallback=true"], "default", "istio-system"),
+    (
+        &[
+            "--set",
+            "sidecarInjectorWebhook.fallback=true",
+            "--set",
+            "sidecarInjectorWebhook.templates.mine=metadata:",
+            "--set",
+            "sidecarInjectorWebhook.defaultTemplates={sidecar,mine}",
+        ],
+        "default",
+        "istio-system",
+    ),
 ];
 
 fn data(objects: &[Value], name: &str, key: &str) -> Value {

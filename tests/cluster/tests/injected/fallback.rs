@@ -250,3 +250,42 @@ async fn the_fallback_makes_what_the_webhook_would() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// Where every pod gets a template of the user, the API server cannot make what the webhook would.
+#[tokio::test]
+#[ignore = "builds Kubernetes: make e2e"]
+async fn with_templates_of_the_user_for_all_pods_each_is_refused() {
+    let server = ApiServer::start(Version::V1_36).await.unwrap();
+    let client = client(&server).await;
+    let kubectl = server.kubectl();
+    for namespace in [NAMESPACE, "outside"] {
+        kubectl.run(["create", "namespace", namespace]).await.unwrap();
+        kubectl.run(["create", "serviceaccount", "default", "-n", namespace]).await.unwrap();
+    }
+    kubectl.run(["label", "namespace", NAMESPACE, "istio-injection=enabled"]).await.unwrap();
+    let webhook = json!({
+        "fallback": true, "defaultTemplates": ["sidecar", "mine"],
+        "templates": {"mine": "metadata: {labels: {who: '{{ .ObjectMeta.Name }}'}}"},
+    });
+    let values = json!({"sidecarInjectorWebhook": webhook});
+    let settings =
+        InjectionSettings::from_sources(Some(&values), None, Options::default()).unwrap();
+    for policy in policies(&settings).unwrap() {
+        kubectl.apply(&policy.to_string()).await.unwrap();
+    }
+    let begun = Instant::now();
+    loop {
+        let made = rehearse(&client, NAMESPACE, &pod()).await;
+        if made.as_ref().is_err_and(|it| it.contains("the injection webhook does not answer")) {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{made:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let context = AdmissionContext { namespace: NAMESPACE.to_owned(), ..Default::default() };
+    let injected = inject(&pod(), &settings, &context).unwrap().pod;
+    let admitted = rehearse(&client, NAMESPACE, &injected).await.unwrap();
+    assert_eq!(admitted["metadata"]["labels"]["who"], "web", "what the webhook injected comes in");
+    let outside = rehearse(&client, "outside", &pod()).await.unwrap();
+    assert!(outside["metadata"]["annotations"].is_null(), "{outside:#}");
+}
