@@ -38,6 +38,7 @@ use serde_json::Value;
 use crate::patch::{self, Operation};
 use crate::policy::{self, Reason};
 use crate::settings::InjectionSettings;
+use assembly::Assembled;
 
 pub use lateen_api::core::Workload;
 pub(crate) use proxy_config::check as check_proxy_config;
@@ -159,8 +160,9 @@ pub fn inject(
     let mut stripped = pod.clone();
     previous::strip(&mut stripped, &mut warnings);
     let before = digest::Before::of(&mut stripped, is_injected(pod));
-    let mut injected = assembly::assemble(stripped, settings, context, &mut warnings)?;
-    before.mark(&mut injected);
+    let Assembled { pod: mut injected, beyond } =
+        assembly::assemble(stripped, settings, context, &mut warnings)?;
+    before.mark(&mut injected, &beyond);
     let patch = patch::between(pod, &injected);
     Ok(Injection { pod: injected, patch, warnings, reason: decision.reason })
 }

@@ -48,16 +48,27 @@ pub(super) struct Assembly {
     pub(super) redirected: bool,
     /// Whether the proxy belongs among the init containers.
     pub(super) native: bool,
+    /// What was decided about parts of the pod that are not injected ones: fields of the spec, volumes of
+    /// the user, probes, metrics.
+    pub(super) beyond: Vec<Value>,
     pub(super) warnings: Vec<String>,
 }
 
+/// A pod that was put together.
+#[derive(Debug)]
+pub(super) struct Assembled {
+    pub(super) pod: Value,
+    /// What the settings made of it beside what the status names, as of no pod in particular.
+    pub(super) beyond: Vec<Value>,
+}
+
 /// Injects a pod that has no earlier injection.
-pub(crate) fn assemble(
+pub(super) fn assemble(
     mut pod: Value,
     settings: &InjectionSettings,
     context: &AdmissionContext,
     warnings: &mut Vec<String>,
-) -> Result<Value, InjectError> {
+) -> Result<Assembled, InjectError> {
     // Templates of the user see the pod as it is, with the user's own proxy.
     let whole = settings.templates.shared().map(|shared| (pod.clone(), shared));
     let users = match pod.get_mut("spec") {
@@ -91,7 +102,21 @@ pub(crate) fn assemble(
     pod["metadata"] = Value::Object(assembly.metadata);
     pod["spec"] = Value::Object(assembly.spec);
     check_redirection(&pod, warnings)?;
-    Ok(pod)
+    Ok(Assembled { pod, beyond: assembly.beyond })
+}
+
+/// What a template of the user says of anything but containers: these are named in the status, also where
+/// they are laid over the pod's own.
+fn beyond_containers(overlay: &Value) -> Option<Value> {
+    let mut rest = overlay.clone();
+    let spec = rest.get_mut("spec").and_then(Value::as_object_mut);
+    if let Some(spec) = spec {
+        spec.retain(|field, _| !["containers", "initContainers"].contains(&field.as_str()));
+        if spec.is_empty() {
+            rest.as_object_mut()?.remove("spec");
+        }
+    }
+    rest.as_object().is_some_and(|fields| !fields.is_empty()).then_some(rest)
 }
 
 fn taken(fields: &mut Map<String, Value>, name: &str) -> Map<String, Value> {
@@ -161,6 +186,9 @@ impl Assembly {
         };
         self.labels.extend(texts(fragment.labels));
         self.annotations.extend(texts(fragment.annotations));
+        if !fragment.spec.is_empty() {
+            self.beyond.push(Value::Object(fragment.spec.clone()));
+        }
         self.add_spec(fragment.spec);
     }
 
@@ -184,6 +212,7 @@ impl Assembly {
 
     /// Lays a template of the user over the pod.
     fn lay(&mut self, overlay: &Value) {
+        self.beyond.extend(beyond_containers(overlay));
         if let Value::Object(metadata) = &overlay["metadata"] {
             self.put_metadata();
             merge(&mut self.metadata, metadata);

@@ -1,8 +1,9 @@
 //! A digest of what the settings made of a pod, written to the pod.
 //!
 //! Who has the settings of today and the pod of then can tell whether the sidecar would be another
-//! one. Over what was injected, by name; without what the application's own containers decide, since
-//! that is not the settings' doing, and independent of any order. Must not know how it is compared.
+//! one. Over what was injected, by name, and what was decided about the rest; without what the
+//! application's own containers decide, since that is not the settings' doing, and independent of any
+//! order. Must not know how it is compared.
 
 use std::collections::BTreeSet;
 
@@ -57,8 +58,9 @@ impl Before {
         }
     }
 
-    /// Writes what was added, and the digest.
-    pub(super) fn mark(self, pod: &mut Value) {
+    /// Writes what was added, and the digest; `beyond` is what injection decided about parts that are not
+    /// its own.
+    pub(super) fn mark(self, pod: &mut Value, beyond: &[Value]) {
         let new =
             |map: &str, had: &BTreeSet<String>, added: &BTreeSet<String>| -> BTreeSet<String> {
                 let mut all = keys(pod, map);
@@ -71,7 +73,7 @@ impl Before {
             annotations: new("annotations", &self.had.annotations, &self.added.annotations),
             labels: new("labels", &self.had.labels, &self.added.labels),
         };
-        let digest = format!("{:016x}", digest(pod, &added));
+        let digest = format!("{:016x}", digest(pod, &added, beyond));
         let record = serde_json::to_string(&added).unwrap_or_default();
         let annotations = &mut pod["metadata"]["annotations"];
         annotations[annotation::DIGEST] = Value::from(digest);
@@ -101,7 +103,7 @@ fn keys(pod: &Value, map: &str) -> BTreeSet<String> {
     pod["metadata"][map].as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect()
 }
 
-fn digest(pod: &Value, added: &Added) -> u64 {
+fn digest(pod: &Value, added: &Added, beyond: &[Value]) -> u64 {
     let mut hash = Xxh64::new(0);
     let text = pod["metadata"]["annotations"][annotation::STATUS].as_str().unwrap_or_default();
     let status: Status = serde_json::from_str(text).unwrap_or_default();
@@ -126,6 +128,10 @@ fn digest(pod: &Value, added: &Added) -> u64 {
             hash.update(key.as_bytes());
             feed(&pod["metadata"][map][key], &mut hash);
         }
+    }
+    for decided in beyond {
+        hash.update(b"beyond");
+        feed(decided, &mut hash);
     }
     hash.digest()
 }
@@ -240,6 +246,65 @@ mod tests {
             digest(&injected(&overridden, &cni(json!({"proxy": {"logLevel": "debug"}})))),
             digest(&injected(&overridden, &cni(json!({}))))
         );
+    }
+
+    #[test]
+    fn so_does_what_it_makes_of_parts_that_are_not_its_own() {
+        let template = |text: &str| {
+            let webhook =
+                json!({"templates": {"mine": text}, "defaultTemplates": ["sidecar", "mine"]});
+            json!({"sidecarInjectorWebhook": webhook})
+        };
+        let templates = |before: &str, after: &str| (template(before), template(after));
+        let mut own = pod();
+        own["metadata"]["annotations"] = json!({"own": "1"});
+        own["spec"]["volumes"] = json!([{"name": "own", "emptyDir": {}}]);
+        let mut gateway = pod();
+        gateway["metadata"]["annotations"] = json!({"inject.istio.io/templates": "gateway"});
+        gateway["spec"]["containers"] = json!([{"name": "istio-proxy", "image": "auto"}]);
+        let kept = json!({"sidecarInjectorWebhook": {"rewriteAppHTTPProbe": false}});
+        let root = json!({"gateways": {"securityContext": {"runAsUser": 7}}});
+        for (pod, (before, after)) in [
+            (&own, (json!({}), kept)),
+            (&gateway, (json!({}), root)),
+            (&own, templates("spec: {priorityClassName: a}", "spec: {priorityClassName: b}")),
+            (
+                &own,
+                templates(
+                    "spec: {volumes: [{name: own, emptyDir: {medium: Memory}}]}",
+                    "spec: {volumes: [{name: own, emptyDir: {sizeLimit: 1Gi}}]}",
+                ),
+            ),
+            (
+                &own,
+                templates("metadata: {annotations: {own: a}}", "metadata: {annotations: {own: b}}"),
+            ),
+            (
+                &own,
+                templates(
+                    "spec: {containers: [{name: a, tty: true}]}",
+                    "spec: {containers: [{name: a, stdin: true}]}",
+                ),
+            ),
+        ] {
+            let first = injected(pod, &before);
+            let now = injected(&original(&first), &after);
+            assert_ne!(digest(&now), digest(&first), "{after}");
+            let again = injected(&original(&first), &before);
+            assert_eq!(digest(&again), digest(&first), "{before}: nothing has changed");
+        }
+    }
+
+    #[test]
+    fn it_knows_whether_metrics_are_merged() {
+        let merged = |merged: bool| {
+            let mesh = json!({"enablePrometheusMerge": merged});
+            let settings =
+                InjectionSettings::from_sources(None, Some(&mesh), Options::default()).unwrap();
+            let context = AdmissionContext { namespace: "shop".to_owned(), ..Default::default() };
+            inject(&pod(), &settings, &context).unwrap().pod
+        };
+        assert_ne!(digest(&merged(true)), digest(&merged(false)));
     }
 
     #[test]

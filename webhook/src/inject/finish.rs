@@ -86,6 +86,7 @@ impl Assembly {
             .and_then(parse_bool)
             .unwrap_or(webhook.rewrite_app_http_probe);
         if !wanted {
+            self.beyond.push(Value::from("probes as they are"));
             return;
         }
         let mut pod = Value::Object(Map::new());
@@ -109,6 +110,7 @@ impl Assembly {
         let annotations =
             annotations.filter_map(|(key, value)| Some((key.clone(), text(value)?))).collect();
         let Some(scrape) = prometheus::merge(&annotations, mesh_merges, port)? else {
+            self.beyond.push(Value::from("metrics as they are"));
             return Ok(());
         };
         if !scrape.is_empty() {
