@@ -73,7 +73,48 @@ impl Addition {
     }
 }
 
+/// As the API server does before each call: the service account's token is mounted into the containers that
+/// have none.
+fn with_token(pod: &Value) -> Value {
+    const PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let mut pod = pod.clone();
+    let mount = json!({"name": "kube-api-access-x", "readOnly": true, "mountPath": PATH});
+    for list in ["initContainers", "containers"] {
+        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+            match container["volumeMounts"].as_array_mut() {
+                Some(mounts) if mounts.iter().any(|it| it["mountPath"] == PATH) => {}
+                Some(mounts) => mounts.push(mount.clone()),
+                None => container["volumeMounts"] = json!([mount]),
+            }
+        }
+    }
+    let volume = json!({"name": "kube-api-access-x", "projected": {"sources": []}});
+    match pod["spec"]["volumes"].as_array_mut() {
+        Some(volumes) if volumes.contains(&volume) => {}
+        Some(volumes) => volumes.push(volume),
+        None => pod["spec"]["volumes"] = json!([volume]),
+    }
+    pod
+}
+
 proptest! {
+    /// What `reinvocationPolicy: IfNeeded` costs: one more call, which takes the token out of the containers
+    /// that were added and changes nothing else; then there is nothing left to do.
+    #[test]
+    fn the_token_that_the_api_server_mounts_is_taken_out_again(
+        pod in pod(), settings in some_settings(),
+    ) {
+        let once = inject(&with_token(&pod), &settings, &context()).unwrap().pod;
+        let again = inject(&with_token(&once), &settings, &context()).unwrap();
+        assert_same(&again.pod, &once);
+        for operation in &again.patch {
+            let operation = serde_json::to_value(operation).unwrap();
+            let path = operation["path"].as_str().unwrap();
+            assert!(path.contains("/volumeMounts"), "{operation}");
+        }
+        assert_eq!(inject(&again.pod, &settings, &context()).unwrap().patch, []);
+    }
+
     #[test]
     fn injecting_twice_is_injecting_once(pod in pod(), settings in some_settings()) {
         let once = inject(&pod, &settings, &context()).unwrap();
