@@ -90,15 +90,10 @@ struct Keys<'a> {
 
 impl<'a> Keys<'a> {
     fn of(elements: &'a [Value]) -> Option<Self> {
-        let field = ["name", "mountPath"]
+        // Mounts have both fields; only the path is unique.
+        let field = ["mountPath", "name"]
             .into_iter()
             .find(|field| elements.iter().all(|element| element[field].is_string()))?;
-        // Mounts have both fields; only the path is unique.
-        let field = if elements.iter().all(|element| element["mountPath"].is_string()) {
-            "mountPath"
-        } else {
-            field
-        };
         let names: Vec<&str> =
             elements.iter().filter_map(|element| element[field].as_str()).collect();
         let index: HashMap<&str, usize> =

@@ -73,9 +73,8 @@ fn merge_list(base: &mut Map<String, Value>, key: &str, patch: &[Value]) {
         Some(Value::Array(old)) if !replaces => old,
         _ => Vec::new(),
     };
-    let mut merged: Vec<Value> = Vec::with_capacity(old.len() + patch.len());
     let mut old: Vec<Option<Value>> = old.into_iter().map(Some).collect();
-    let mut new = Vec::new();
+    let mut merged = Vec::with_capacity(old.len() + patch.len());
     for element in patch {
         let Some(fields) = element.as_object() else { continue };
         if element["$patch"] == "replace" && fields.len() == 1 {
@@ -91,11 +90,10 @@ fn merge_list(base: &mut Map<String, Value>, key: &str, patch: &[Value]) {
             _ => {
                 let mut fresh = Map::new();
                 merge(&mut fresh, fields);
-                new.push(Value::Object(fresh));
+                merged.push(Value::Object(fresh));
             }
         }
     }
-    merged.extend(new);
     merged.extend(old.into_iter().flatten());
     base.insert(key.to_owned(), Value::Array(merged));
 }
