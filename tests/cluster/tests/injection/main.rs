@@ -7,6 +7,8 @@
 mod daemon;
 mod shop;
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 use shop::Shop;
 
@@ -129,4 +131,38 @@ async fn pods_with_a_stale_sidecar_are_found_and_their_workloads_restarted() {
     );
     let nothing = shop.command(&["restart", "--stale"]).await.unwrap();
     assert!(nothing.contains("no workload is to be restarted"), "{nothing}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "builds Kubernetes: make e2e"]
+async fn a_template_that_cannot_be_read_changes_nothing() {
+    let shop = Shop::open("1h").await;
+    let template = |label: &str| {
+        let text = format!("metadata:\n  labels:\n    told: {label}\n");
+        let webhook = json!({"templates": {"mine": text}, "defaultTemplates": ["sidecar", "mine"]});
+        json!({"global": {"tag": "1"}, "sidecarInjectorWebhook": webhook})
+    };
+    let told = async || {
+        let (pod, _) = shop.dry_run(&json!({})).await;
+        assert!(Shop::has_sidecar(&pod), "{pod:#}");
+        pod["metadata"]["labels"]["told"].as_str().map(str::to_owned)
+    };
+    let until_told = async |wanted: &str| {
+        let begun = Instant::now();
+        while told().await.as_deref() != Some(wanted) {
+            assert!(begun.elapsed() < daemon::PATIENCE, "{}", shop.replica.log());
+        }
+    };
+    shop.values(&template("one")).await;
+    until_told("one").await;
+    shop.values(&template("{{ frobnicate }}")).await;
+    shop.until_metric("lateen_config_errors", 1).await;
+    let named = "injection template \"mine\": line 3, column 14: function \"frobnicate\"";
+    assert!(shop.replica.log().contains(named), "{}", shop.replica.log());
+    let said = shop.command(&["check-inject", "-n", "shop", "-o", "json"]).await.unwrap();
+    assert!(said.contains("frobnicate"), "{said}");
+    assert_eq!(told().await.as_deref(), Some("one"), "what was in force stays");
+    shop.values(&template("two")).await;
+    until_told("two").await;
+    shop.until_metric("lateen_config_errors", 0).await;
 }
