@@ -85,7 +85,7 @@ impl Running {
         path: &str,
         review: &Value,
     ) -> Result<client::Outcome, CallError> {
-        let patience = Duration::from_secs(5);
+        let patience = Duration::from_secs(60);
         client::call(&self.endpoint(path), self.roots.as_bytes(), review, patience).await
     }
 
