@@ -66,6 +66,51 @@ pub(crate) fn pod(text: &[u8]) {
     }
 }
 
+/// A template is taken or refused; one that is taken renders the same for a pod each time, or denies it
+/// each time in the same words, and what it renders can be laid over the pod.
+pub(crate) fn template(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let webhook = json!({"templates": {"mine": text}, "defaultTemplates": ["sidecar", "mine"]});
+    let values = json!({"sidecarInjectorWebhook": webhook});
+    let Ok(settings) = InjectionSettings::from_sources(Some(&values), None, Options::default())
+    else {
+        return;
+    };
+    let pod = rich();
+    match (inject(&pod, &settings, &context()), inject(&pod, &settings, &context())) {
+        (Ok(once), Ok(again)) => {
+            assert_eq!(once.pod, again.pod, "another pod each time");
+            let operations = serde_json::to_value(&once.patch).expect("a patch is JSON");
+            let patch: json_patch::Patch =
+                serde_json::from_value(operations).expect("a patch is one");
+            let mut patched = pod;
+            json_patch::patch(&mut patched, &patch).expect("a patch applies");
+            assert_eq!(patched, once.pod, "the patch makes another pod");
+        }
+        (Err(once), Err(again)) => assert_eq!(once, again, "other words each time"),
+        (once, again) => panic!("once {once:?}, then {again:?}"),
+    }
+}
+
+/// A pod in which a template finds something.
+fn rich() -> Value {
+    json!({
+        "metadata": {
+            "name": "cart", "labels": {"app": "cart", "version": "v1"},
+            "annotations": {"example.test/a": "1", "example.test/b": "{\"c\": [1, 2.5, null]}"},
+        },
+        "spec": {
+            "serviceAccountName": "cart",
+            "containers": [
+                {"name": "app", "image": "app:1", "ports": [{"name": "http", "containerPort": 8080}],
+                    "env": [{"name": "A", "value": "b"}], "resources": {"limits": {"cpu": "1"}}},
+                {"name": "log", "image": "log:1"},
+            ],
+            "volumes": [{"name": "cache", "emptyDir": {}}],
+        },
+    })
+}
+
 /// Settings are taken or refused; those that are taken inject a plain pod, or say why not.
 pub(crate) fn settings(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };

@@ -29,7 +29,7 @@ const fn target(name: &'static str, about: &'static str, run: fn(&[u8])) -> Targ
 }
 
 /// All of them, by name.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     target("admission", "body of an admission review of a pod", admission::review),
     target("agent", "line that the CNI plugin sends to the agent", node::agent),
     target("bootstrap", "bootstrap of a router or of an Envoy, JSON or YAML", discovery::bootstrap),
@@ -37,6 +37,7 @@ pub const TARGETS: [Target; 18] = [
     target("cni", "configuration that a container runtime gives the plugin", node::cni),
     target("csr", "signing request of a workload, PEM", identity::signing_request),
     target("dns", "DNS query of an application", wire::dns),
+    target("gotemplate", "injection template in Go's language", admission::template),
     target("http-head", "first bytes of a connection that may be HTTP", wire::http_head),
     target("injection", "Helm values and mesh configuration, YAML", admission::settings),
     target("objects", "Kubernetes and Istio objects, YAML", rules::objects),
