@@ -10,7 +10,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("api", &[]),
     ("xds", &[]),
     ("identity", &["lateen-api"]),
-    ("interception", &["lateen-api"]),
+    ("interception", &[]),
     ("cni", &["lateen-api", "lateen-interception"]),
     ("webhook", &["lateen-api", "lateen-identity", "lateen-interception"]),
     ("proxy", &["lateen-api", "lateen-identity", "lateen-xds"]),
