@@ -4,7 +4,7 @@
 //! Finds the pods and prints what the webhook's library says of them.
 
 mod show;
-mod subjects;
+pub(crate) mod subjects;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

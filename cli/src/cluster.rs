@@ -53,6 +53,7 @@ const fn kind(
 
 pub(crate) static POD: Kind = kind("", "v1", "Pod", "pods", &["po"]);
 pub(crate) static NAMESPACE: Kind = kind("", "v1", "Namespace", "namespaces", &["ns"]);
+pub(crate) static SERVICE: Kind = kind("", "v1", "Service", "services", &["svc"]);
 pub(crate) static CONFIG_MAP: Kind = kind("", "v1", "ConfigMap", "configmaps", &["cm"]);
 pub(crate) static MUTATING_WEBHOOK: Kind = kind(
     "admissionregistration.k8s.io",

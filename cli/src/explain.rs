@@ -1,5 +1,7 @@
 //! `lateen explain`: why the mesh does what it does, answered by the code that does it.
 
+mod redirect;
+
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -18,6 +20,8 @@ pub(crate) enum Topic {
     Mtls(Workload),
     /// Whether pods are injected, by which revision, why, and what that changes (check-inject)
     Injection(Box<check_inject::Settings>),
+    /// Where a connection of a pod goes, and by which rule, setting and annotation
+    Redirect(Box<redirect::Question>),
 }
 
 /// A workload.
@@ -46,6 +50,7 @@ pub(crate) async fn run(topic: Topic) -> anyhow::Result<ExitCode> {
     match topic {
         Topic::Mtls(workload) => mtls(&workload),
         Topic::Injection(settings) => check_inject::run(&settings).await,
+        Topic::Redirect(question) => redirect::run(&question).await,
     }
 }
 

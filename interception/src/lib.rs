@@ -3,7 +3,8 @@
 //! Settings (from flags or from a pod) become a pure [`plan`]; a renderer makes one nftables
 //! transaction of it, which [`apply()`] gives to the kernel and [`verify()`] compares with what is
 //! there, without executing any program. [`backend`] has a second one for kernels that cannot carry
-//! it: iptables, which is executed. Must not know Kubernetes clients, xDS or the proxy.
+//! it: iptables, which is executed. [`mod@trace`] says what a plan does to one packet. Must not know
+//! Kubernetes clients, xDS or the proxy.
 
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,7 @@ pub mod notices;
 pub mod plan;
 pub mod render;
 pub mod settings;
+pub mod trace;
 pub mod validate;
 pub mod verify;
 

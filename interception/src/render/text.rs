@@ -49,6 +49,12 @@ pub fn routes(plan: &RedirectPlan) -> String {
     })
 }
 
+/// The name of the chain at a hook.
+#[must_use]
+pub fn chain_name(hook: Hook) -> &'static str {
+    base(hook).0
+}
+
 /// One rule: its conditions and what it does.
 #[must_use]
 pub fn line(rule: &Rule) -> String {

@@ -59,6 +59,12 @@ impl Interface {
     pub fn is_prefix(&self) -> bool {
         self.0.ends_with('+')
     }
+
+    /// Whether the interface of this name is meant.
+    #[must_use]
+    pub fn includes(&self, name: &str) -> bool {
+        if self.is_prefix() { name.starts_with(self.name()) } else { name == self.name() }
+    }
 }
 
 fn entries(list: &str) -> Result<Vec<&str>, ListError> {

@@ -4,8 +4,8 @@
 use serde_json::Value;
 
 use super::{
-    DnsCapture, ListError, Mode, OwnerGroups, PROXY_ID, PortSelection, RangeSelection, Settings,
-    lists,
+    DnsCapture, ListError, Mode, OwnerGroups, PROXY_ID, PortSelection, RangeSelection, Setting,
+    Settings, lists,
 };
 
 /// Annotation: interception mode.
@@ -32,6 +32,8 @@ pub const KUBEVIRT_INTERFACES: &str = "traffic.sidecar.istio.io/kubevirtInterfac
 /// The proxy's status, health and Prometheus ports, never captured inbound.
 const OWN_PORTS: [u16; 3] = [15020, 15021, 15090];
 const PROXY: &str = "istio-proxy";
+const DNS_CAPTURE: &str = "ISTIO_META_DNS_CAPTURE";
+const INVALID_DROP: &str = "INVALID_DROP";
 
 /// A pod whose settings cannot be honoured.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +88,42 @@ pub fn environment<'a>(container: &'a Value, name: &str) -> Option<&'a str> {
     list.iter().find(|e| e["name"] == name).and_then(|e| e["value"].as_str())
 }
 
+/// Where a pod says a setting, and what it says there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Annotation, or field of the proxy's container.
+    pub place: String,
+    /// What stands there; `None` where nothing does, so that the default holds.
+    pub value: Option<String>,
+}
+
+/// Where this pod says the setting; `None` for one that no pod can say.
+#[must_use]
+pub fn said(pod: &Value, setting: Setting) -> Option<Said> {
+    let annotations = &pod["metadata"]["annotations"];
+    if let Some(mut name) = setting.annotation() {
+        if name == REROUTE_INTERFACES && annotations.get(name).is_none() {
+            name = KUBEVIRT_INTERFACES;
+        }
+        let value = annotations[name].as_str().map(str::to_owned);
+        return Some(Said { place: format!("annotation {name}"), value });
+    }
+    let proxy = proxy_container(pod).unwrap_or(&Value::Null);
+    let (place, value) = match setting {
+        Setting::ProxyUid | Setting::ProxyGid => {
+            let field = if setting == Setting::ProxyUid { "runAsUser" } else { "runAsGroup" };
+            let value = proxy["securityContext"][field].as_u64().map(|id| id.to_string());
+            (format!("securityContext.{field}"), value)
+        }
+        Setting::RedirectDns | Setting::DropInvalid => {
+            let name = if setting == Setting::RedirectDns { DNS_CAPTURE } else { INVALID_DROP };
+            (format!("env {name}"), environment(proxy, name).map(str::to_owned))
+        }
+        _ => return None,
+    };
+    Some(Said { place: format!("container {PROXY}: {place}"), value })
+}
+
 /// Settings from a pod object.
 ///
 /// # Errors
@@ -114,7 +152,7 @@ pub fn from_pod(pod: &Value) -> Result<PodSettings, PodError> {
     };
     let proxy = proxy_container(pod).unwrap_or(&Value::Null);
     let mut warnings = Vec::new();
-    let dns = flag(proxy, "ISTIO_META_DNS_CAPTURE", &mut warnings);
+    let dns = flag(proxy, DNS_CAPTURE, &mut warnings);
     let inbound: PortSelection = parse(list(INCLUDE_INBOUND_PORTS, "*"), lists::port_selection)?;
     let outbound: RangeSelection =
         parse(list(INCLUDE_OUTBOUND_RANGES, "*"), lists::range_selection)?;
@@ -132,7 +170,7 @@ pub fn from_pod(pod: &Value) -> Result<PodSettings, PodError> {
         reroute_interfaces: parse(reroute, lists::interfaces)?,
         owner_groups: OwnerGroups::AllExcept(Vec::new()),
         dns: if dns { DnsCapture::All } else { DnsCapture::Off },
-        drop_invalid: flag(proxy, "INVALID_DROP", &mut warnings),
+        drop_invalid: flag(proxy, INVALID_DROP, &mut warnings),
         ..Settings::default()
     };
     Ok(PodSettings { settings: Some(settings), warnings })
