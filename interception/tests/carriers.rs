@@ -2,6 +2,7 @@
 //! read back, put back and removed. Each test in a network namespace of its own.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that panics has failed")]
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
@@ -186,6 +187,80 @@ fn a_carrier_replaces_the_other() {
         assert!(!tables(kind).contains("LATEEN"));
         assert_eq!(backend::verify(&plan, Backend::Auto, None).unwrap(), State::Planned);
     }
+}
+
+#[test]
+fn a_dry_run_tells_what_a_run_changes() {
+    if !inside("a_dry_run_tells_what_a_run_changes") {
+        return;
+    }
+    run("ip link set lo up");
+    let all = ["-b", "*", "-i", "*"];
+    // Without lists: nftables has those in sets, whose elements are in no rule.
+    let (old, new) = ("-o 9 -x 10.0.0.0/8", ["-o", "11", "--drop-invalid", "-q", "80"]);
+    let compared = [&all.join(" "), old].join(" ");
+    // Each changed rule as sign and comment; rules of two families count once.
+    let changed = |before: &str, after: &str, comment: fn(&str) -> Option<&str>| {
+        let side = |text: &str, other: &str, sign: char| -> Vec<(char, String)> {
+            let lines = text.lines().filter(|line| !other.lines().any(|it| it == *line));
+            lines.filter_map(|line| Some((sign, comment(line)?.to_owned()))).collect()
+        };
+        let both = [side(before, after, '-'), side(after, before, '+')].concat();
+        both.into_iter().collect::<BTreeSet<_>>()
+    };
+    fn quoted(line: &str) -> Option<&str> {
+        line.split('"').nth(1).filter(|text| text.contains(": "))
+    }
+    fn of_nft(line: &str) -> Option<&str> {
+        let text = line.split("comment \"").nth(1)?.strip_suffix('"');
+        text.filter(|text| text.contains(": "))
+    }
+    let mut carriers = vec![vec!["--backend", "nft"]];
+    for kind in kinds() {
+        let name = if kind == IptablesKind::Nft { "nft" } else { "legacy" };
+        carriers.push(vec!["--backend", "iptables", "--force-iptables-binary", name]);
+    }
+    for (n, carrier) in carriers.iter().enumerate() {
+        let init = |args: &[&str]| {
+            let done = output(INIT, &[&all, args, carrier].concat());
+            assert!(done.status.success(), "{}", text(&done));
+            String::from_utf8(done.stdout).unwrap()
+        };
+        let listing = || match n {
+            0 => run("nft -s list table inet lateen"),
+            n => tables(kinds()[n - 1]),
+        };
+        init(&old.split(' ').collect::<Vec<_>>());
+        let before = listing();
+        let told = init(&[&new[..], &["--dry-run", "--diff", &compared]].concat());
+        assert_eq!(listing(), before, "a dry run changes nothing");
+        init(&new);
+        let after = listing();
+        let expected = if n == 0 {
+            changed(&before, &after, of_nft)
+        } else {
+            changed(&before, &after, quoted)
+        };
+        let signed = |line: &str| {
+            let sign = line.chars().next().filter(|sign| ['-', '+'].contains(sign))?;
+            let comment = if n == 0 { line.split("  # ").nth(1) } else { quoted(line) };
+            Some((sign, comment?.to_owned()))
+        };
+        let found: BTreeSet<(char, String)> = told.lines().filter_map(signed).collect();
+        assert_eq!(found, expected, "{told}");
+        assert!(expected.len() > 4, "{expected:?}");
+        let same = [&all[..], &new[..]].concat().join(" ");
+        assert_eq!(init(&[&new[..], &["--dry-run", "--diff", &same]].concat()), "");
+        init(&["--cleanup"]);
+    }
+}
+
+#[test]
+fn what_a_dry_run_cannot_compare_is_named() {
+    let refused = output(INIT, &["--diff", "-i *"]);
+    assert!(text(&refused).contains("--diff: it goes with --dry-run"), "{}", text(&refused));
+    let refused = output(INIT, &["--dry-run", "--diff", "-i 10.0.0.0/33"]);
+    assert!(text(&refused).contains("--diff: --istio-service-cidr"), "{}", text(&refused));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use lateen_interception::render::difference;
 use lateen_interception::settings::flags::{Flags, Run, Task, surroundings};
 use lateen_interception::{RedirectPlan, State, backend, netns, validate};
 
@@ -41,7 +42,12 @@ fn execute(run: &Run) -> ExitCode {
         }),
         Task::Cleanup => backend::cleanup(),
         Task::DryRun => {
-            print!("{}", backend::describe(&plan, run.backend));
+            let text = backend::describe(&plan, run.backend);
+            let other = run.compared.as_ref().map(RedirectPlan::new);
+            match other.map(|other| backend::describe(&other, run.backend)) {
+                Some(other) => print!("{}", difference::between(&other, &text)),
+                None => print!("{text}"),
+            }
             return ExitCode::SUCCESS;
         }
         Task::Verify => return compare(run, &plan),

@@ -69,6 +69,9 @@ pub struct Flags {
     /// Print the rules, change nothing
     #[arg(short = 'n', long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub dry_run: Option<String>,
+    /// With --dry-run: only what differs from the rules of these flags, such as "-b 80 -i *"
+    #[arg(long, value_name = "FLAGS", allow_hyphen_values = true)]
+    pub diff: Option<String>,
     /// Port of the validation listener [15002]
     #[arg(long)]
     pub iptables_probe_port: Option<String>,
@@ -168,6 +171,8 @@ pub struct Run {
     pub task: Task,
     /// With which settings.
     pub settings: Settings,
+    /// Settings whose rules a dry run is compared with.
+    pub compared: Option<Settings>,
     /// What is to carry the rules.
     pub backend: Backend,
     /// Which iptables, where that carries them; `None` is the one that fits.
@@ -239,9 +244,11 @@ impl Flags {
             .parsed(&self.probe_timeout, "--probe-timeout", &["PROBE_TIMEOUT"], duration)?
             .unwrap_or(Duration::from_secs(5));
         let validate = is(&self.run_validation, "--run-validation", &["RUN_VALIDATION"])?;
+        let compared = self.compared(around, task)?;
         Ok(Run {
             task,
             settings,
+            compared,
             backend: backend(
                 &self.backend,
                 is(&self.native_nftables, "--native-nftables", &["NATIVE_NFTABLES"])?,
@@ -253,6 +260,27 @@ impl Flags {
             validation: validate.then_some((port, timeout)),
             warnings,
         })
+    }
+
+    /// The settings of the flags of `--diff`, with the same surroundings.
+    fn compared<V>(
+        &self,
+        around: &Surroundings<V>,
+        task: Task,
+    ) -> Result<Option<Settings>, FlagError>
+    where
+        V: Fn(&str) -> Option<String>,
+    {
+        let failed = |problem: String| FlagError { name: "--diff", problem };
+        let Some(words) = &self.diff else { return Ok(None) };
+        if task != Task::DryRun {
+            return Err(failed("it goes with --dry-run".to_owned()));
+        }
+        let words = ["lateen-init"].into_iter().chain(words.split_whitespace());
+        let flags = Self::try_parse_from(words).map_err(|e| failed(e.to_string()))?;
+        let read = Reader { variable: &around.variable };
+        let settings = flags.settings(&read, around, &mut Vec::new());
+        settings.map(Some).map_err(|e| failed(e.to_string()))
     }
 
     /// Flags that have no effect must still be what they say.
