@@ -73,6 +73,56 @@ fn what_cannot_be_honoured_names_the_annotation() {
 }
 
 #[test]
+fn hostile_lists_are_refused_by_name_in_few_words() {
+    let long = "9".repeat(200_000);
+    for (annotation, value) in [
+        (pod::EXCLUDE_OUTBOUND_PORTS, "80;flush ruleset"),
+        (pod::EXCLUDE_OUTBOUND_PORTS, "80\n-A OUTPUT -j ACCEPT"),
+        (pod::EXCLUDE_OUTBOUND_PORTS, "$(reboot)"),
+        (pod::INCLUDE_INBOUND_PORTS, "\u{0}"),
+        (pod::INCLUDE_INBOUND_PORTS, "-80"),
+        (pod::INCLUDE_INBOUND_PORTS, "８０"),
+        (pod::INCLUDE_INBOUND_PORTS, "80-90"),
+        (pod::EXCLUDE_INBOUND_PORTS, long.as_str()),
+        (pod::INCLUDE_OUTBOUND_RANGES, "10.0.0.0/8 0.0.0.0/0"),
+        (pod::INCLUDE_OUTBOUND_RANGES, "10.0.0.0/-1"),
+        (pod::INCLUDE_OUTBOUND_RANGES, "10.0.0/8"),
+        (pod::EXCLUDE_OUTBOUND_RANGES, "fe80::1%eth0"),
+        (pod::EXCLUDE_OUTBOUND_RANGES, "::/129"),
+        (pod::EXCLUDE_OUTBOUND_RANGES, "kube-dns.kube-system"),
+        (pod::EXCLUDE_INTERFACES, "eth0\" counter drop"),
+        (pod::EXCLUDE_INTERFACES, "--help"),
+        (pod::REROUTE_INTERFACES, "net1\u{202e}"),
+    ] {
+        let error = from_pod(&pod(&json!({annotation: value}), &json!({}))).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(annotation) && text.len() < 300, "{text}");
+        assert!(!text.contains('\n') && !text.contains('\u{0}'), "{text}");
+    }
+}
+
+#[test]
+fn lists_of_ten_thousand_are_refused_by_name() {
+    let ports: Vec<String> = (1..=10_000).map(|n| n.to_string()).collect();
+    let ranges: Vec<String> =
+        (0..10_000).map(|n| format!("10.{}.{}.0/24", n / 250, n % 250)).collect();
+    for (annotation, flag, list) in [
+        (pod::EXCLUDE_OUTBOUND_PORTS, "-o", ports.join(",")),
+        (pod::INCLUDE_INBOUND_PORTS, "-b", ports.join(",")),
+        (pod::INCLUDE_OUTBOUND_RANGES, "-i", ranges.join(",")),
+        (pod::EXCLUDE_OUTBOUND_RANGES, "-x", ranges.join(",")),
+    ] {
+        let error = from_pod(&pod(&json!({annotation: list}), &json!({}))).unwrap_err();
+        let expected = format!(
+            "annotation {annotation}: more than 4096 entries; correct it and create the pod again"
+        );
+        assert_eq!(error.to_string(), expected);
+        let error = resolve(&[flag, &list], &[]).unwrap_err();
+        assert!(error.ends_with(": more than 4096 entries"), "{error}");
+    }
+}
+
+#[test]
 fn a_boolean_that_is_none_is_a_warning() {
     let proxy = json!({"env": [{"name": "ISTIO_META_DNS_CAPTURE", "value": "perhaps"}]});
     let found = from_pod(&pod(&json!({}), &proxy)).unwrap();

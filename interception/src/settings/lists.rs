@@ -13,6 +13,8 @@ const MAX_ENTRIES: usize = 4096;
 /// `IFNAMSIZ` without the terminating zero.
 const MAX_INTERFACE: usize = 15;
 const ALL: &str = "*";
+/// Most characters of a value that an error repeats.
+const MAX_SHOWN: usize = 64;
 
 /// What is wrong with a list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +69,11 @@ impl Interface {
     }
 }
 
+/// As much of an entry as an error repeats: it may be of any length.
+fn shown(entry: &str) -> String {
+    entry.chars().take(MAX_SHOWN).collect()
+}
+
 fn entries(list: &str) -> Result<Vec<&str>, ListError> {
     let found: Vec<&str> = list.split(',').map(str::trim).filter(|e| !e.is_empty()).collect();
     if found.len() > MAX_ENTRIES { Err(ListError::TooMany) } else { Ok(found) }
@@ -93,7 +100,7 @@ fn one_port(entry: &str) -> Result<u16, ListError> {
     let digits = entry.bytes().all(|b| b.is_ascii_digit());
     match entry.parse() {
         Ok(port) if digits && port != 0 => Ok(port),
-        _ => Err(ListError::Port(entry.to_owned())),
+        _ => Err(ListError::Port(shown(entry))),
     }
 }
 
@@ -118,7 +125,7 @@ fn one_range(entry: &str) -> Result<IpNet, ListError> {
         Ok(address) => Ok(IpNet::from(address)),
         Err(_) => entry.parse::<IpNet>(),
     };
-    parsed.map(|net| net.trunc()).map_err(|_| ListError::Range(entry.to_owned()))
+    parsed.map(|net| net.trunc()).map_err(|_| ListError::Range(shown(entry)))
 }
 
 /// Ranges; host bits are cut off, a plain address is a range of one.
@@ -138,7 +145,7 @@ pub(crate) fn range_selection(list: &str) -> Result<RangeSelection, ListError> {
 pub(crate) fn ids(list: &str, lookup: impl Fn(&str) -> Option<u32>) -> Result<Vec<u32>, ListError> {
     each(list, |entry| {
         let parsed = entry.parse().ok().or_else(|| lookup(entry));
-        parsed.ok_or_else(|| ListError::Id(entry.to_owned()))
+        parsed.ok_or_else(|| ListError::Id(shown(entry)))
     })
 }
 
@@ -150,7 +157,7 @@ pub(crate) fn interfaces(list: &str) -> Result<Vec<Interface>, ListError> {
         // With a dash first it would be read as a flag by what takes it as an argument.
         let flag = name.starts_with('-');
         if name.is_empty() || flag || entry.len() > MAX_INTERFACE || !entry.bytes().all(clean) {
-            return Err(ListError::Interface(entry.to_owned()));
+            return Err(ListError::Interface(shown(entry)));
         }
         Ok(Interface(entry.to_owned()))
     })
