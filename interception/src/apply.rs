@@ -9,9 +9,13 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use crate::netlink::route::Routes;
 use crate::netlink::socket::{Connection, NetlinkError};
+use crate::netlink::wire::{attributes, be32, find, text};
 use crate::plan::RedirectPlan;
-use crate::render::nft::{self, Transaction};
+use crate::render::nft::{self, InPlace, Transaction};
 use crate::settings::PASSTHROUGH_SOURCE_V6;
+
+/// How often rules that somebody else changes meanwhile are looked at again.
+const ATTEMPTS: usize = 8;
 
 /// Why rules could not be set, read or removed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +66,7 @@ mod libc_errno {
     pub(super) const ENOENT: i32 = 2;
     pub(super) const EEXIST: i32 = 17;
     pub(super) const EINVAL: i32 = 22;
+    pub(super) const ERESTART: i32 = 85;
     pub(super) const EPROTONOSUPPORT: i32 = 93;
     pub(super) const EOPNOTSUPP: i32 = 95;
     pub(super) const EAFNOSUPPORT: i32 = 97;
@@ -151,22 +156,46 @@ pub(crate) fn probe(plan: &RedirectPlan) -> Result<(), ApplyError> {
 /// The nftables part alone.
 pub(crate) fn transact(plan: &RedirectPlan) -> Result<(), ApplyError> {
     let connection = Connection::open(NETLINK_NETFILTER).map_err(step("opening netfilter"))?;
-    // Any other error is that of the transaction too, which says more about it.
-    let absent = connection
-        .request(&nft::get_table())
-        .is_err_and(|error| error.errno() == libc_errno::ENOENT);
-    if absent && plan.is_empty() {
-        return Ok(());
-    }
-    if absent {
-        match send(&connection, nft::create(plan)) {
+    for _ in 0..ATTEMPTS {
+        let transaction = match in_place(&connection) {
+            // Any other error is that of the transaction too, which says more about it.
+            Err(error) if error.errno() == libc_errno::ENOENT && plan.is_empty() => return Ok(()),
+            Err(error) if error.errno() == libc_errno::ENOENT => nft::create(plan),
+            Ok(there) if !plan.is_empty() => nft::exchange(plan, &there),
+            Err(NetlinkError::Interrupted) => continue,
+            Ok(_) | Err(_) => break,
+        };
+        match send(&connection, transaction) {
             // Somebody else was faster: what they made is replaced.
             Err(ApplyError::Refused { source, .. })
-                if source.raw_os_error() == Some(libc_errno::EEXIST) => {}
+                if [libc_errno::EEXIST, libc_errno::ERESTART]
+                    .contains(&source.raw_os_error().unwrap_or(0)) => {}
+            // Something in the table that is not ours to know: the table is made anew.
+            Err(ApplyError::Refused { .. }) => break,
             done => return done,
         }
     }
     send(&connection, nft::replace(plan))
+}
+
+/// What of ours is in place; `ENOENT` when nothing is.
+fn in_place(connection: &Connection) -> Result<InPlace, NetlinkError> {
+    let generation = connection.request(&nft::get_generation())?;
+    let number =
+        |body: &Vec<u8>| find(&attributes(body.get(4..).unwrap_or_default()), 1).map_or(0, be32);
+    let generation = generation.first().map_or(0, |(_, body)| number(body));
+    connection.request(&nft::get_table())?;
+    let names = |kind: u16, attribute: u16| -> Result<Vec<String>, NetlinkError> {
+        let answers = connection.request(&nft::dump(kind))?;
+        let names = answers.iter().filter_map(|(_, body)| {
+            let found = attributes(body.get(4..)?);
+            let ours = find(&found, 1).map(text).as_deref() == Some(nft::TABLE);
+            ours.then(|| find(&found, attribute).map(text))?
+        });
+        Ok(names.collect())
+    };
+    let (chains, sets) = (names(nft::GET_CHAIN, 3)?, names(nft::GET_SET, 2)?);
+    Ok(InPlace { generation, chains, sets })
 }
 
 fn send(connection: &Connection, transaction: Option<Transaction>) -> Result<(), ApplyError> {

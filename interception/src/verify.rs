@@ -16,7 +16,7 @@ use crate::netlink::wire::{DUMP, REQUEST, Writer, attributes, be32, find, messag
 use crate::plan::RedirectPlan;
 use crate::render::nft::{
     self, GET_CHAIN, GET_ELEMENTS, GET_RULE, GET_SET, INET, NEW_CHAIN, NEW_ELEMENTS, NEW_RULE,
-    NEW_SET, NEW_TABLE, SUBSYSTEM, TABLE,
+    NEW_SET, PLAN_SET, SUBSYSTEM, TABLE,
 };
 use crate::settings::PASSTHROUGH_SOURCE_V6;
 
@@ -55,10 +55,10 @@ pub fn verify(plan: &RedirectPlan) -> Result<State, ApplyError> {
 pub fn is_of(plan: &RedirectPlan) -> Result<bool, ApplyError> {
     let connection = Connection::open(NETLINK_NETFILTER).map_err(step("opening netfilter"))?;
     let mut found = Ruleset::default();
-    match connection.request(&nft::get_table()) {
+    match connection.request(&nft::dump(GET_SET)) {
         Ok(answers) => answers.iter().for_each(|(kind, body)| found.take(*kind, body)),
         Err(e) if e.errno() == ENOENT => return Ok(false),
-        Err(e) => return Err(step("reading the table")(e)),
+        Err(e) => return Err(step("reading sets")(e)),
     }
     let wanted = Ruleset::of(plan)?;
     Ok(wanted.note == found.note)
@@ -104,23 +104,11 @@ fn read_once(connection: &Connection) -> Result<Ruleset, NetlinkError> {
     for (kind, body) in connection.request(&nft::get_table())? {
         found.take(kind, &body);
     }
-    let mut ask = |kind: u16, flags: u16, set: Option<&str>| -> Result<(), NetlinkError> {
-        let mut w = Writer::default();
-        w.message(nft::message_type(kind), REQUEST | flags, 1, |w| {
-            w.raw(&nft::netfilter_header(INET, 0));
-            w.string(1, TABLE);
-            if let Some(set) = set {
-                w.string(2, set);
-            }
-        });
-        for (kind, body) in connection.request(&w.finish().unwrap_or_default())? {
+    for kind in [GET_CHAIN, GET_RULE, GET_SET] {
+        for (kind, body) in connection.request(&nft::dump(kind))? {
             found.take(kind, &body);
         }
-        Ok(())
-    };
-    ask(GET_CHAIN, DUMP, None)?;
-    ask(GET_RULE, DUMP, None)?;
-    ask(GET_SET, DUMP, None)?;
+    }
     let sets: Vec<String> = found.sets.keys().cloned().collect();
     for set in sets {
         let mut w = Writer::default();
@@ -180,7 +168,6 @@ impl Ruleset {
             return;
         }
         match kind & 0xff {
-            NEW_TABLE => self.note = get(6).to_vec(),
             NEW_CHAIN => {
                 let hook = attributes(get(4));
                 let at = |number| find(&hook, number).map_or(0, be32);
@@ -193,6 +180,9 @@ impl Ruleset {
                 .or_default()
                 .push(ObservedRule { note: get(7).to_vec(), expressions: observe(get(4)) }),
             NEW_SET => {
+                if text(get(2)) == PLAN_SET {
+                    self.note = get(13).to_vec();
+                }
                 let set = self.sets.entry(text(get(2))).or_default();
                 (set.flags, set.key_length) = (be32(get(3)), be32(get(5)));
             }

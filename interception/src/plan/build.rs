@@ -270,19 +270,30 @@ impl Build<'_> {
     fn nat_prerouting(&self) -> Vec<Rule> {
         let mut rules = self.rerouted_interfaces();
         rules.extend(self.excluded_interfaces(Match::InInterface));
-        if self.tproxy() || self.s.inbound_ports == PortSelection::Only(Vec::new()) {
+        if self.s.inbound_ports == PortSelection::Only(Vec::new()) {
             return rules;
         }
-        let tunnel = vec![tcp(), port(self.s.tunnel_port)];
-        let text = "the tunnel port is the proxy's own";
-        rules.push(rule(tunnel, Action::Return, Setting::TunnelPort, text));
+        if !self.tproxy() {
+            let tunnel = vec![tcp(), port(self.s.tunnel_port)];
+            let text = "the tunnel port is the proxy's own";
+            rules.push(rule(tunnel, Action::Return, Setting::TunnelPort, text));
+        }
         let mut matches = vec![tcp()];
         match &self.s.inbound_ports {
             PortSelection::All => rules.extend(self.excluded_inbound_ports()),
             PortSelection::Only(list) => matches.push(ports("inbound-ports", list)),
         }
+        let mut text = "inbound connections";
+        if self.tproxy() {
+            // Chains are exchanged together, but a packet may be between two of them: it met the
+            // mangle chain of another mode, which does nothing, and would meet a nat chain that
+            // does nothing either.
+            matches.push(Match::NotDestination(self.loopback()));
+            matches.push(Match::NotMark(self.s.tproxy_mark));
+            text = "inbound that came while rules were exchanged";
+        }
         let action = Action::Redirect(self.s.inbound_port);
-        rules.push(rule(matches, action, Setting::InboundPorts, "inbound connections"));
+        rules.push(rule(matches, action, Setting::InboundPorts, text));
         rules
     }
 

@@ -1,10 +1,12 @@
 //! From a plan to one nftables transaction.
 //!
-//! One table `inet lateen`. [`replace`] adds the table, deletes it and adds it anew with everything
-//! in it: the kernel switches from the old rules, whatever they were, to the new ones in one step,
-//! so that nothing needs to be known about what was there before. [`create`] is for namespaces
-//! without the table, which is most of them: a transaction that deletes makes the kernel wait
-//! for all readers of the old rules (10 ms and more), one that only adds does not.
+//! One table `inet lateen`. [`exchange`] empties the chains that are there and fills them anew: the
+//! kernel switches all rules in one step, and a packet meets either the old rules of a chain or the
+//! new ones. [`replace`] deletes the table and makes it again, whatever was there; a packet may then
+//! fall between the two chains of a hook, for the kernel asks the new one first and switches them
+//! while it goes on to the old one. [`create`] is for namespaces without the table, which is most of
+//! them: a transaction that deletes makes the kernel wait for all readers of the old rules (10 ms and
+//! more), one that only adds does not.
 
 mod batch;
 
@@ -29,12 +31,16 @@ const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 pub(crate) const NEW_CHAIN: u16 = 3;
 pub(crate) const GET_CHAIN: u16 = 4;
+const DELETE_CHAIN: u16 = 5;
 pub(crate) const NEW_RULE: u16 = 6;
 pub(crate) const GET_RULE: u16 = 7;
+const DELETE_RULE: u16 = 8;
 pub(crate) const NEW_SET: u16 = 9;
 pub(crate) const GET_SET: u16 = 10;
+const DELETE_SET: u16 = 11;
 pub(crate) const NEW_ELEMENTS: u16 = 12;
 pub(crate) const GET_ELEMENTS: u16 = 13;
+const GET_GENERATION: u16 = 16;
 
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
@@ -45,6 +51,10 @@ const INTERVAL_END: u32 = 1;
 const ELEMENTS_PER_MESSAGE: usize = 1024;
 /// nft shows comments up to this length.
 const MAX_COMMENT: usize = 120;
+
+/// The set that says which plan the rules are of. It has no elements; unlike the table, which stays,
+/// it is made anew with the rules.
+pub(crate) const PLAN_SET: &str = "plan";
 
 /// A transaction ready to be sent.
 #[derive(Debug)]
@@ -77,11 +87,34 @@ const IPV6_ADDRESS: u32 = 8;
 /// The transaction that makes the plan the only rules of ours; `None` when it is too long.
 pub(crate) fn replace(plan: &RedirectPlan) -> Option<Transaction> {
     let mut batch = Batch::default();
-    batch.table(NEW_TABLE, CREATE, None);
-    batch.table(DELETE_TABLE, 0, None);
+    batch.table(NEW_TABLE, CREATE);
+    batch.table(DELETE_TABLE, 0);
     if !plan.is_empty() {
         batch.plan(CREATE, plan);
     }
+    batch.finish()
+}
+
+/// What of ours is in place, at a generation of the kernel's rules.
+#[derive(Debug, Default)]
+pub(crate) struct InPlace {
+    pub(crate) generation: u32,
+    pub(crate) chains: Vec<String>,
+    pub(crate) sets: Vec<String>,
+}
+
+/// The same where the table holds these; refused as a whole when anything was changed meanwhile.
+pub(crate) fn exchange(plan: &RedirectPlan, there: &InPlace) -> Option<Transaction> {
+    let mut batch = Batch::at(there.generation);
+    batch.delete_rules();
+    for set in &there.sets {
+        batch.delete(DELETE_SET, 2, "set", set);
+    }
+    let kept = |chain: &String| plan.chains.iter().any(|it| base(it.hook).0 == chain);
+    for chain in there.chains.iter().filter(|chain| !kept(chain)) {
+        batch.delete(DELETE_CHAIN, 3, "chain", chain);
+    }
+    batch.plan(CREATE, plan);
     batch.finish()
 }
 
@@ -112,6 +145,23 @@ pub(crate) fn get_chains(family: u8) -> Vec<u8> {
 pub(crate) fn get_table() -> Vec<u8> {
     let mut w = Writer::default();
     w.message(message_type(GET_TABLE), REQUEST | ACK, 1, |w| {
+        w.raw(&netfilter_header(INET, 0));
+        w.string(1, TABLE);
+    });
+    w.finish().unwrap_or_default()
+}
+
+/// A request for the generation of the kernel's rules.
+pub(crate) fn get_generation() -> Vec<u8> {
+    let mut w = Writer::default();
+    w.message(message_type(GET_GENERATION), REQUEST | ACK, 1, |w| w.raw(&netfilter_header(0, 0)));
+    w.finish().unwrap_or_default()
+}
+
+/// A request for everything of a kind in the table of ours.
+pub(crate) fn dump(kind: u16) -> Vec<u8> {
+    let mut w = Writer::default();
+    w.message(message_type(kind), REQUEST | DUMP, 1, |w| {
         w.raw(&netfilter_header(INET, 0));
         w.string(1, TABLE);
     });

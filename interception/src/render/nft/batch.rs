@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 
 use super::{
-    BATCH_BEGIN, BATCH_END, Compiled, DELETE_TABLE, ELEMENTS_PER_MESSAGE, INTERVAL_END, NEW_CHAIN,
-    NEW_ELEMENTS, NEW_RULE, NEW_SET, NEW_TABLE, SET_CONSTANT, SET_INTERVAL, SUBSYSTEM, Set, TABLE,
-    Transaction, base, compile_chain, fingerprint, message_type, netfilter_header,
+    BATCH_BEGIN, BATCH_END, Compiled, DELETE_RULE, DELETE_TABLE, ELEMENTS_PER_MESSAGE,
+    INET_SERVICE, INTERVAL_END, NEW_CHAIN, NEW_ELEMENTS, NEW_RULE, NEW_SET, NEW_TABLE, PLAN_SET,
+    SET_CONSTANT, SET_INTERVAL, SUBSYSTEM, Set, TABLE, Transaction, base, compile_chain,
+    fingerprint, message_type, netfilter_header,
 };
 use crate::netlink::expression::Expression;
 use crate::netlink::wire::{ACK, APPEND, CREATE, REQUEST, Writer};
@@ -17,9 +18,13 @@ use crate::render::nft::INET;
 /// A name that no table has.
 const NO_TABLE: &str = "lateen-is-never-here";
 
+/// Types of comments in the user data of rules and of sets, as nft has them.
+const RULE_COMMENT: u8 = 0;
+const SET_COMMENT: u8 = 7;
+
 /// A comment as nft stores it in user data: type, length, text with its zero.
-fn comment(text: &str) -> Vec<u8> {
-    let mut bytes = vec![0, u8::try_from(text.len() + 1).unwrap_or(u8::MAX)];
+fn comment(kind: u8, text: &str) -> Vec<u8> {
+    let mut bytes = vec![kind, u8::try_from(text.len() + 1).unwrap_or(u8::MAX)];
     bytes.extend_from_slice(text.as_bytes());
     bytes.push(0);
     bytes
@@ -33,13 +38,27 @@ pub(super) struct Batch {
 
 impl Default for Batch {
     fn default() -> Self {
-        let mut writer = Writer::default();
-        writer.message(BATCH_BEGIN, REQUEST, 0, |w| w.raw(&netfilter_header(0, SUBSYSTEM)));
-        Self { writer, labels: vec!["nf_tables".to_owned()] }
+        Self::begin(None)
     }
 }
 
 impl Batch {
+    /// One that is only taken at this generation of the kernel's rules.
+    pub(super) fn at(generation: u32) -> Self {
+        Self::begin(Some(generation))
+    }
+
+    fn begin(generation: Option<u32>) -> Self {
+        let mut writer = Writer::default();
+        writer.message(BATCH_BEGIN, REQUEST, 0, |w| {
+            w.raw(&netfilter_header(0, SUBSYSTEM));
+            if let Some(generation) = generation {
+                w.be32(1, generation);
+            }
+        });
+        Self { writer, labels: vec!["nf_tables".to_owned()] }
+    }
+
     fn add(&mut self, kind: u16, flags: u16, label: String, body: impl FnOnce(&mut Writer)) {
         let seq = u32::try_from(self.labels.len()).unwrap_or(u32::MAX);
         self.labels.push(label);
@@ -51,7 +70,8 @@ impl Batch {
 
     /// The table with everything in it.
     pub(super) fn plan(&mut self, flags: u16, plan: &RedirectPlan) {
-        self.table(NEW_TABLE, flags, Some(fingerprint(plan)));
+        self.table(NEW_TABLE, flags);
+        self.plan_set(&fingerprint(plan));
         let mut sets = BTreeMap::new();
         let rules: Vec<Vec<Compiled>> =
             plan.chains.iter().map(|chain| compile_chain(chain, &mut sets)).collect();
@@ -66,12 +86,33 @@ impl Batch {
         }
     }
 
-    pub(super) fn table(&mut self, kind: u16, flags: u16, note: Option<String>) {
-        self.add(kind, flags, format!("table {TABLE}"), |w| {
+    pub(super) fn table(&mut self, kind: u16, flags: u16) {
+        self.add(kind, flags, format!("table {TABLE}"), |w| w.string(1, TABLE));
+    }
+
+    /// All rules of the table; its chains and sets stay.
+    pub(super) fn delete_rules(&mut self) {
+        self.add(DELETE_RULE, 0, "the rules before".to_owned(), |w| w.string(1, TABLE));
+    }
+
+    /// One thing of the table, whose name is this attribute.
+    pub(super) fn delete(&mut self, kind: u16, attribute: u16, what: &str, name: &str) {
+        self.add(kind, 0, format!("the {what} {name} before"), |w| {
             w.string(1, TABLE);
-            if let Some(note) = note {
-                w.attribute(6, &comment(&note));
-            }
+            w.string(attribute, name);
+        });
+    }
+
+    fn plan_set(&mut self, note: &str) {
+        let id = u32::try_from(self.labels.len()).unwrap_or(u32::MAX);
+        self.add(NEW_SET, CREATE, format!("set {PLAN_SET}"), |w| {
+            w.string(1, TABLE);
+            w.string(2, PLAN_SET);
+            w.be32(3, SET_CONSTANT);
+            w.be32(4, INET_SERVICE);
+            w.be32(5, 2);
+            w.be32(10, id);
+            w.attribute(13, &comment(SET_COMMENT, note));
         });
     }
 
@@ -137,7 +178,7 @@ impl Batch {
                     expression.write(w);
                 }
             });
-            w.attribute(7, &comment(&rule.comment));
+            w.attribute(7, &comment(RULE_COMMENT, &rule.comment));
         });
     }
 
