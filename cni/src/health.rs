@@ -17,7 +17,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,6 +32,7 @@ const HEAD: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Health {
     conditions: Mutex<BTreeMap<&'static str, Result<(), String>>>,
+    ready: watch::Sender<bool>,
 }
 
 impl Health {
@@ -39,7 +40,8 @@ impl Health {
     #[must_use]
     pub fn of(names: &[&'static str]) -> Self {
         let open = |name: &&'static str| (*name, Err("not yet".to_owned()));
-        Self { conditions: Mutex::new(names.iter().map(open).collect()) }
+        let (ready, _) = watch::channel(false);
+        Self { conditions: Mutex::new(names.iter().map(open).collect()), ready }
     }
 
     /// Sets a condition; a change is logged.
@@ -53,6 +55,14 @@ impl Health {
             Err(reason) => tracing::warn!(condition = name, "does not hold: {reason}"),
         }
         conditions.insert(name, state);
+        let ready = conditions.values().all(Result::is_ok);
+        self.ready.send_if_modified(|was| std::mem::replace(was, ready) != ready);
+    }
+
+    /// Tells whether all conditions hold.
+    #[must_use]
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
     }
 
     /// Whether all conditions hold, and a line for each.

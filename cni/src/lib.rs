@@ -22,3 +22,4 @@ pub mod plugin;
 pub mod protocol;
 pub mod repair;
 pub mod settings;
+pub mod taint;

@@ -28,6 +28,7 @@ pub struct Metrics {
     memory: Gauge,
     watched: Gauge,
     drifted: Family<Labels, Counter>,
+    tainted: Gauge,
 }
 
 impl Default for Metrics {
@@ -66,7 +67,22 @@ impl Default for Metrics {
         let memory = Gauge::default();
         registry.register("process_resident_memory_bytes", "Resident memory", memory.clone());
         let (watched, drifted) = drift(&mut registry);
-        Self { registry, ready, writes, repaired, calls, seconds, memory, watched, drifted }
+        let tainted = Gauge::default();
+        let help =
+            "Whether the node has the taint of an agent that is not ready; 0 when it is not kept";
+        registry.register("lateen_cni_node_tainted", help, tainted.clone());
+        Self {
+            registry,
+            ready,
+            writes,
+            repaired,
+            calls,
+            seconds,
+            memory,
+            watched,
+            drifted,
+            tainted,
+        }
     }
 }
 
@@ -112,6 +128,11 @@ impl Metrics {
     pub fn drifted(&self, restored: bool) {
         let result = if restored { "success" } else { "fail" };
         self.drifted.get_or_create(&vec![("result", result.to_owned())]).inc();
+    }
+
+    /// Whether the node is tainted.
+    pub fn tainted(&self, tainted: bool) {
+        self.tainted.set(i64::from(tainted));
     }
 
     /// A call of the plugin.

@@ -30,6 +30,7 @@ use crate::install::{Done, Entry, InstallError, Installer, Place, follow};
 use crate::metrics::Metrics;
 use crate::repair::Repair;
 use crate::settings::{AgentSettings, Repair as Mode};
+use crate::taint::Taint;
 
 const KERNEL: &str = "kernel";
 const PODS: &str = "pods";
@@ -226,12 +227,27 @@ impl Parts {
         rest.0.spawn(self.own().follow(send, rest.1.clone()));
         rest.0.spawn(look_at_kernel(Arc::clone(&self.health), rest.1.clone()));
         self.install(&work);
+        if let Some(taint) = self.taint() {
+            rest.0.spawn(taint.follow(rest.1.clone()));
+        }
         work.0.spawn(self.repair().follow(work.1.clone()));
         let (told, tales) = mpsc::channel(TALES);
         // One that finds no room is in the log.
         work.0.spawn_blocking(move || watcher.run(|tale| drop(told.try_send(tale))));
         work.0.spawn(tell(self.events(), tales, work.1.clone()));
         Running { work, rest, seen }
+    }
+
+    /// Where the node's taint is ours to keep.
+    fn taint(&self) -> Option<Taint> {
+        let cluster = &self.settings.cluster;
+        Some(Taint {
+            client: self.client.clone(),
+            node: cluster.node_name.clone().filter(|_| cluster.taint)?,
+            health: Arc::clone(&self.health),
+            metrics: Arc::clone(&self.metrics),
+            patience: Duration::from_millis(cluster.taint_after.into()),
+        })
     }
 
     fn events(&self) -> Events {
@@ -272,6 +288,9 @@ impl Parts {
         let uninstall = self.settings.install.install && self.is_uninstall(&seen).await;
         let removed = uninstall && self.remove_configuration().await;
         end(rest).await;
+        if let Some(taint) = self.taint().filter(|_| uninstall) {
+            taint.remove().await;
+        }
         removed && !self.settings.install.keep_plugin
     }
 

@@ -168,6 +168,12 @@ pub struct ClusterSettings {
     /// What is done about a pod that started while the plugin was absent
     #[arg(long, value_enum, value_name = "MODE", default_value_t = Repair::InPlace)]
     pub repair: Repair,
+    /// Whether the node has the taint cni.istio.io/not-ready while this agent cannot serve
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
+    pub taint: bool,
+    /// Milliseconds this agent may be unready before the node gets the taint
+    #[arg(long, value_name = "MS", default_value_t = 30_000)]
+    pub taint_after: u32,
     /// Folder where the runtime keeps network namespaces
     #[arg(long, value_name = "DIR", default_value = "/var/run/netns")]
     pub netns_dir: PathBuf,

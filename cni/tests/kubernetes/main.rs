@@ -10,5 +10,6 @@ mod stage;
 mod drift;
 mod leaving;
 mod node;
+mod taint;
 mod uncaptured;
 mod watch;

@@ -1,5 +1,5 @@
-//! A small API server over plain HTTP: pods and a DaemonSet with list, watch, get, delete and patch,
-//! and events. It refuses what a test says, and can go away and come back on its port.
+//! A small API server over plain HTTP: pods, nodes and a DaemonSet with list, watch, get, delete and
+//! patch, and events. It refuses what a test says, and can go away and come back on its port.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::collections::BTreeMap;
@@ -37,6 +37,8 @@ struct State {
     held: &'static str,
     /// Gets that wait.
     waiting: usize,
+    /// Patches that are answered as if somebody had been faster.
+    conflicts: usize,
     /// Verb, path and body of every change that was asked for.
     changes: Vec<(String, String, Value)>,
 }
@@ -127,6 +129,15 @@ impl Api {
         self.lock().change(path, None);
     }
 
+    /// Answers this many patches as if somebody had been faster.
+    pub(crate) fn conflict(&self, times: usize) {
+        self.lock().conflicts = times;
+    }
+
+    pub(crate) fn object(&self, path: &str) -> Option<Value> {
+        self.lock().objects.get(path).cloned()
+    }
+
     /// Lets gets of this resource wait, and no others.
     pub(crate) fn hold(&self, resource: &'static str) {
         self.lock().held = resource;
@@ -183,7 +194,10 @@ impl State {
 }
 
 fn resource(path: &str) -> &'static str {
-    ["pods", "daemonsets", "events"].into_iter().find(|r| path.contains(&format!("/{r}"))).unwrap()
+    ["pods", "daemonsets", "events", "nodes"]
+        .into_iter()
+        .find(|r| path.contains(&format!("/{r}")))
+        .unwrap()
 }
 
 async fn answer(
@@ -231,6 +245,7 @@ async fn answer(
         "create" => whole(&state.changes.last().unwrap().2),
         _ => match state.objects.get(&path).cloned() {
             None => status(StatusCode::NOT_FOUND, "NotFound", &format!("{path} not found")),
+            Some(_) if verb == "patch" => patched(&mut state, &path),
             Some(object) => {
                 if verb == "delete" {
                     state.change(&path, None);
@@ -239,6 +254,29 @@ async fn answer(
             }
         },
     })
+}
+
+/// A merge patch; one that names another version than there is is refused.
+fn patched(state: &mut State, path: &str) -> Response<Body> {
+    let patch = state.changes.last().unwrap().2.clone();
+    let mut object = state.objects[path].clone();
+    let version = &patch["metadata"]["resourceVersion"];
+    if state.conflicts > 0
+        || !(version.is_null() || *version == object["metadata"]["resourceVersion"])
+    {
+        state.conflicts = state.conflicts.saturating_sub(1);
+        return status(StatusCode::CONFLICT, "Conflict", "the object has been modified");
+    }
+    merge(&mut object, &patch);
+    state.change(path, Some(object));
+    whole(&state.objects[path])
+}
+
+fn merge(object: &mut Value, patch: &Value) {
+    let Some(parts) = patch.as_object() else { return object.clone_from(patch) };
+    for (key, value) in parts {
+        merge(&mut object[key.as_str()], value);
+    }
 }
 
 fn whole(value: &Value) -> Response<Body> {
