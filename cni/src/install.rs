@@ -132,6 +132,18 @@ pub enum InstallError {
         /// What is wrong with it.
         problem: ConfError,
     },
+    /// The runtime looks for plugins elsewhere.
+    #[error(
+        "{folder} has no program of {path} ({programs}), so that the runtime looks for plugins in another folder, and every pod of the node would fail with our entry; name that folder (value cniBinDir of the chart, or platform)"
+    )]
+    Elsewhere {
+        /// The folder that we were given.
+        folder: PathBuf,
+        /// The primary configuration.
+        path: PathBuf,
+        /// Whose programs are missing.
+        programs: String,
+    },
     /// The runtime takes another file than the list of our own.
     #[error(
         "the runtime takes {first}, which comes before {ours} by name; give our list a name that comes first (value istioOwnedCNIConfigFileName of the chart)"
@@ -245,9 +257,22 @@ impl Installer {
         Ok(true)
     }
 
+    /// The primary configuration; one program of it at least must lie where ours does.
     fn choose(&self, files: &[Found]) -> Result<Primary, InstallError> {
         let wait = |wait| InstallError::Wait { folder: self.configurations.clone(), wait };
-        choose(files, self.place.named()).map_err(wait)
+        let primary = choose(files, self.place.named()).map_err(wait)?;
+        let file = &files[primary.at];
+        let programs = conflist::programs(file.text.as_deref().unwrap_or_default(), primary.form);
+        // A link is enough: where it leads may not be seen from here.
+        let is_there = |name: &String| fs::symlink_metadata(self.programs.join(name)).is_ok();
+        if programs.iter().any(is_there) {
+            return Ok(primary);
+        }
+        Err(InstallError::Elsewhere {
+            folder: self.programs.clone(),
+            path: self.configurations.join(&file.name),
+            programs: programs.join(", "),
+        })
     }
 
     /// The list of our own follows the primary configuration, which stays as it is.

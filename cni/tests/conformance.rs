@@ -222,6 +222,7 @@ impl Folder {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
         fs::write(folder.path().join("plugin"), "program").unwrap();
+        fs::write(folder.path().join("bin/bridge"), "").unwrap();
         let config = &case["config"];
         let text = |key: &str| config[key].as_str().unwrap_or_default().to_owned();
         let entry = Entry {

@@ -62,6 +62,9 @@ impl Node {
             fs::create_dir_all(path.join(name)).unwrap();
         }
         fs::write(folder.path().join("plugin"), "program").unwrap();
+        for program in ["bridge", "portmap"] {
+            fs::write(path.join("bin").join(program), "").unwrap();
+        }
         let installer = Installer {
             program: folder.path().join("plugin"),
             programs: path.join("bin"),
@@ -214,7 +217,7 @@ fn a_pass_installs_repeats_nothing_and_is_undone_without_a_trace() {
     assert!(program.exists());
     node.installer.remove_program().unwrap();
     node.installer.remove_program().unwrap();
-    assert_eq!(fs::read_dir(&node.installer.programs).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(&node.installer.programs).unwrap().count(), 2);
     assert_eq!(node.names(), ["05-first.conflist", "10-bridge.conflist", "99-other.conflist"]);
 }
 
@@ -346,7 +349,7 @@ fn a_full_or_read_only_disk_is_named_and_left_whole() {
     assert!(program_only.to_string().contains("disk is full"), "{program_only}");
     assert!(program_only.to_string().contains("bin/lateen-cni"), "{program_only}");
     assert_eq!(node.text("10-bridge.conflist"), BRIDGE);
-    assert_eq!(fs::read_dir(&node.installer.programs).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(&node.installer.programs).unwrap().count(), 2);
     assert_eq!(node.names(), ["10-bridge.conflist"]);
     fs::remove_file(&fill).unwrap();
     node.installer.pass().unwrap();

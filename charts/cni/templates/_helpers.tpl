@@ -22,14 +22,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 
 {{- /* Folders and form that a platform needs, as JSON. */ -}}
 {{- define "cni.platform" -}}
-{{- $plain := dict "bin" "/opt/cni/bin" "conf" "/etc/cni/net.d" "netns" "/var/run/netns" "chained" true "keep" false "file" "" -}}
+{{- $plain := dict "bin" "/opt/cni/bin" "conf" "/etc/cni/net.d" "netns" "/var/run/netns" "chained" true "keep" false "file" "" "quota" false -}}
 {{- $known := dict
+  "gke" (dict "bin" "/home/kubernetes/bin" "quota" true)
   "k3s" (dict "bin" "/var/lib/rancher/k3s/data/cni" "conf" "/var/lib/rancher/k3s/agent/etc/cni/net.d")
   "k3d" (dict "bin" "/bin" "conf" "/var/lib/rancher/k3s/agent/etc/cni/net.d")
   "microk8s" (dict "bin" "/var/snap/microk8s/current/opt/cni/bin" "conf" "/var/snap/microk8s/current/args/cni-network")
   "minikube" (dict "netns" "/var/run/docker/netns")
   "openshift" (dict "bin" "/var/lib/cni/bin" "conf" "/etc/cni/multus/net.d" "chained" false "keep" true "file" "istio-cni.conf") -}}
 {{- $platform := .Values.platform | default .Values.global.platform | default "" -}}
+{{- /* As Istio's chart, which knows GKE by its version where nothing is said. */ -}}
+{{- if and (not $platform) (contains "-gke" .Capabilities.KubeVersion.Version) }}{{ $_ := set $plain "bin" "/home/kubernetes/bin" }}{{ end -}}
 {{- mustMergeOverwrite $plain (get $known $platform | default dict) | toJson -}}
 {{- end }}
 

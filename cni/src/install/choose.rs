@@ -38,7 +38,7 @@ pub struct Primary {
 pub enum Wait {
     /// No file at all that a runtime would read.
     #[error(
-        "no network configuration (*.conflist, *.conf) is there yet; waiting for the network plugin of the cluster to write one"
+        "no network configuration (*.conflist, *.conf) is there yet; waiting for the network plugin of the cluster to write one (where it writes elsewhere, name that folder: value cniConfDir of the chart, or platform)"
     )]
     Nothing,
     /// One is invalid and was written a moment ago.

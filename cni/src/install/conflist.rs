@@ -181,6 +181,18 @@ pub fn is_copy(text: &str) -> bool {
     parse(text).is_ok() && ours(text).iter().any(|(_, plugin)| plugin.get(COPY_OF).is_some())
 }
 
+/// Types of the plugins of others, which are the names of their programs.
+#[must_use]
+pub fn programs(text: &str, form: Form) -> Vec<String> {
+    let conf = parse(text).map(Value::Object).unwrap_or_default();
+    let of = |plugin: &Value| plugin["type"].as_str().map(str::to_owned);
+    let all: Vec<String> = match form {
+        Form::Single => of(&conf).into_iter().collect(),
+        Form::List => conf["plugins"].as_array().into_iter().flatten().filter_map(of).collect(),
+    };
+    all.into_iter().filter(|kind| !REPLACED.contains(&kind.as_str())).collect()
+}
+
 /// A file of our own, for runtimes whose plugin calls others by name (Multus).
 #[must_use]
 pub fn own_file(entry: &Map<String, Value>) -> String {

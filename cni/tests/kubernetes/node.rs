@@ -38,6 +38,7 @@ impl Node {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
         fs::write(folder.path().join("net.d/10-b.conflist"), LIST).unwrap();
+        fs::write(folder.path().join("bin/bridge"), "").unwrap();
         let api = Api::new();
         api.put(
             DAEMONSET,

@@ -45,6 +45,7 @@ impl Node {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
         fs::write(folder.path().join("net.d/10-b.conflist"), LIST).unwrap();
+        fs::write(folder.path().join("bin/bridge"), "").unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
         Self { folder, kubectl: kubectl.clone(), agent: None, port }

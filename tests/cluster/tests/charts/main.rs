@@ -10,5 +10,6 @@ mod helm;
 mod hooks;
 mod installed;
 mod permissions;
+mod platforms;
 mod security;
 mod values;
