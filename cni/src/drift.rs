@@ -119,10 +119,15 @@ impl Watcher {
             }
             if swept.elapsed() >= SWEEP {
                 swept = Instant::now();
-                self.pods.retain(|_, pod| !pod.has_ended());
+                self.let_go();
             }
-            self.metrics.watched(self.pods.len());
         }
+    }
+
+    /// Closes the sockets of pods that have ended.
+    fn let_go(&mut self) {
+        let ended = self.pods.extract_if(|_, pod| pod.has_ended());
+        ended.for_each(|(identity, _)| self.metrics.watching.end(identity));
     }
 
     fn take_requests(&mut self, now: Instant) {
@@ -142,7 +147,11 @@ impl Watcher {
                 continue;
             }
             match Watched::new(subject, now) {
-                Ok(pod) => drop(self.pods.insert(pod.identity(), pod)),
+                Ok(pod) => {
+                    let (name, path) = (Key { namespace, name }, pod.subject().netns.clone());
+                    self.metrics.watching.begin(pod.identity(), name, path);
+                    self.pods.insert(pod.identity(), pod);
+                }
                 Err(problem) => {
                     tracing::warn!(namespace, pod = name, "its rules are not watched: {problem}");
                 }
@@ -186,7 +195,7 @@ impl Watcher {
         let Some(pod) = self.pods.get_mut(&identity) else { return };
         let (success, tale) = match pod.look(Instant::now(), self.repair) {
             Outcome::Quiet => return,
-            Outcome::Ended => return drop(self.pods.remove(&identity)),
+            Outcome::Ended => return self.let_go(),
             Outcome::Restored(tale) => (true, tale),
             Outcome::Failed(tale) => (false, tale),
         };

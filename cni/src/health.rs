@@ -18,6 +18,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -128,10 +129,13 @@ impl Pages {
 
     async fn converse(self, stream: TcpStream) {
         let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-            let (status, text) = self.page(request.uri().path());
-            let mut response = Response::new(Full::new(Bytes::from(text)));
-            *response.status_mut() = status;
-            async move { Ok::<_, Infallible>(response) }
+            let pages = self.clone();
+            async move {
+                let (status, text) = pages.page(request.uri().path()).await;
+                let mut response = Response::new(Full::new(Bytes::from(text)));
+                *response.status_mut() = status;
+                Ok::<_, Infallible>(response)
+            }
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
@@ -140,14 +144,19 @@ impl Pages {
         }
     }
 
-    fn page(&self, path: &str) -> (hyper::StatusCode, String) {
+    async fn page(&self, path: &str) -> (hyper::StatusCode, String) {
         match path {
             "/healthz" => (hyper::StatusCode::OK, "ok\n".to_owned()),
             "/readyz" => match self.health.report() {
                 (true, text) => (hyper::StatusCode::OK, text),
                 (false, text) => (hyper::StatusCode::SERVICE_UNAVAILABLE, text),
             },
-            "/metrics" => (hyper::StatusCode::OK, self.metrics.text()),
+            "/metrics" => {
+                let metrics = Arc::clone(&self.metrics);
+                // No text: the runtime ends.
+                let text = spawn_blocking(move || metrics.text()).await.unwrap_or_default();
+                (hyper::StatusCode::OK, text)
+            }
             _ => (hyper::StatusCode::NOT_FOUND, "/healthz, /readyz or /metrics\n".to_owned()),
         }
     }

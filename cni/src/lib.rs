@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod cluster;
+pub mod counts;
 pub mod decision;
 pub mod drift;
 pub mod error;

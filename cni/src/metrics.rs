@@ -1,14 +1,20 @@
 //! What the node agent counts, in the text format of Prometheus. Names are Istio's where it has them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::agent::node_pods::Key;
+use crate::counts::{Counts, Watching};
 use crate::settings::Repair;
 
 /// Seconds; an ADD takes a millisecond unless it waits for its pod.
@@ -26,9 +32,10 @@ pub struct Metrics {
     calls: Family<Labels, Counter>,
     seconds: Histogram,
     memory: Gauge,
-    watched: Gauge,
     drifted: Family<Labels, Counter>,
     tainted: Gauge,
+    /// Captured pods, whose rules count.
+    pub watching: Arc<Watching>,
 }
 
 impl Default for Metrics {
@@ -66,7 +73,14 @@ impl Default for Metrics {
         );
         let memory = Gauge::default();
         registry.register("process_resident_memory_bytes", "Resident memory", memory.clone());
-        let (watched, drifted) = drift(&mut registry);
+        let drifted = Family::<Labels, Counter>::default();
+        registry.register(
+            "lateen_cni_rules_restored",
+            "Times that rules of a captured pod were found changed, by whether they are in place again",
+            drifted.clone(),
+        );
+        let watching = Arc::default();
+        registry.register_collector(Box::new(Verdicts(Arc::clone(&watching))));
         let tainted = Gauge::default();
         let help =
             "Whether the node has the taint of an agent that is not ready; 0 when it is not kept";
@@ -79,28 +93,52 @@ impl Default for Metrics {
             calls,
             seconds,
             memory,
-            watched,
             drifted,
             tainted,
+            watching,
         }
     }
 }
 
-/// What keeping the rules of captured pods counts.
-fn drift(registry: &mut Registry) -> (Gauge, Family<Labels, Counter>) {
-    let watched = Gauge::default();
-    let drifted = Family::<Labels, Counter>::default();
-    registry.register(
-        "lateen_cni_watched_pods",
-        "Captured pods whose rules are watched",
-        watched.clone(),
-    );
-    registry.register(
-        "lateen_cni_rules_restored",
-        "Times that rules of a captured pod were found changed, by whether they are in place again",
-        drifted.clone(),
-    );
-    (watched, drifted)
+/// What the rules of captured pods count, read when it is asked for.
+#[derive(Debug)]
+struct Verdicts(Arc<Watching>);
+
+impl Collector for Verdicts {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Counts { pods, left_out } = self.0.counts();
+        let gauge = |value: usize| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        let help = "Captured pods whose rules are watched";
+        let watched = gauge(self.0.len());
+        watched.encode(encoder.encode_descriptor(
+            "lateen_cni_watched_pods",
+            help,
+            None,
+            watched.metric_type(),
+        )?)?;
+        let help = "Watched pods whose counters could not be read in time";
+        let unread = gauge(left_out);
+        unread.encode(encoder.encode_descriptor(
+            "lateen_cni_unread_pods",
+            help,
+            None,
+            unread.metric_type(),
+        )?)?;
+        let help = "Connections of captured pods by what their rules did with them; packets where the verdict is tproxy or drop";
+        let name = "lateen_cni_pod_verdicts";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (Key { namespace, name }, verdicts) in pods {
+            for (verdict, packets) in verdicts {
+                let labels = [
+                    ("namespace", namespace.clone()),
+                    ("pod", name.clone()),
+                    ("verdict", verdict.to_string()),
+                ];
+                ConstCounter::new(packets).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Metrics {
@@ -117,11 +155,6 @@ impl Metrics {
         let result = if success { "success" } else { "fail" };
         let kind = mode.to_string();
         self.repaired.get_or_create(&vec![("type", kind), ("result", result.to_owned())]).inc();
-    }
-
-    /// Captured pods that are watched.
-    pub fn watched(&self, pods: usize) {
-        self.watched.set(i64::try_from(pods).unwrap_or(i64::MAX));
     }
 
     /// A captured pod whose rules somebody had changed.
@@ -144,7 +177,7 @@ impl Metrics {
         }
     }
 
-    /// The page.
+    /// The page. Blocking: counters of pods are read.
     #[must_use]
     pub fn text(&self) -> String {
         self.memory.set(resident());

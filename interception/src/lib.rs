@@ -10,6 +10,7 @@
 
 pub mod apply;
 pub mod backend;
+pub mod counters;
 mod iptables;
 mod netlink;
 pub mod netns;

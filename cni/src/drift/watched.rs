@@ -23,7 +23,7 @@ const GAP: Duration = Duration::from_millis(50);
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// Device and inode of a network namespace: its path may come to mean another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity(u64, u64);
 
 impl Identity {
@@ -234,6 +234,12 @@ impl Watched {
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// The pod and its rules.
+    #[must_use]
+    pub fn subject(&self) -> &Subject {
+        &self.subject
     }
 }
 

@@ -7,9 +7,11 @@ mod api;
 #[path = "../stage/mod.rs"]
 mod stage;
 
+mod counts;
 mod drift;
 mod leaving;
 mod node;
+mod reboot;
 mod taint;
 mod uncaptured;
 mod watch;
