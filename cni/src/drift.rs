@@ -131,7 +131,9 @@ impl Watcher {
     }
 
     fn take_requests(&mut self, now: Instant) {
-        while let Ok(subject) = self.requests.try_recv() {
+        while !self.over.load(Ordering::Acquire)
+            && let Ok(subject) = self.requests.try_recv()
+        {
             let known = Identity::of(&subject.netns).ok().and_then(|id| self.pods.get_mut(&id));
             if let Some(pod) = known {
                 pod.renew(subject);

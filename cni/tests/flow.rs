@@ -8,6 +8,7 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -306,19 +307,28 @@ fn two_hundred_sandboxes_at_once() {
     if !inside("two_hundred_sandboxes_at_once") {
         return;
     }
+    const SANDBOXES: usize = 200;
     let node = Node::new();
     node.pod(&sidecar(&json!({})));
-    thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                for _ in 0..25 {
-                    let (_process, netns) = sandbox();
-                    let add = verb("ADD", &netns, CART, &node.conf());
-                    assert!(add.status.success(), "{add:?}");
-                }
-            });
-        }
+    let sandboxes: Vec<(Process, String)> = (0..SANDBOXES).map(|_| sandbox()).collect();
+    let together = Barrier::new(SANDBOXES);
+    let failed: Vec<_> = thread::scope(|scope| {
+        let calls: Vec<_> = sandboxes
+            .iter()
+            .map(|(_, netns)| {
+                scope.spawn(|| {
+                    together.wait();
+                    verb("ADD", netns, CART, &node.conf())
+                })
+            })
+            .collect();
+        let outputs = calls.into_iter().map(|call| call.join().unwrap());
+        outputs.filter(|output| !output.status.success()).collect()
     });
+    assert!(failed.is_empty(), "{} of {SANDBOXES} failed: {:?}", failed.len(), failed[0]);
+    for (_, netns) in &sandboxes {
+        assert!(rules(netns).contains("redirect to :15006"));
+    }
 }
 
 #[test]

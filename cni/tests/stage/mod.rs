@@ -26,7 +26,7 @@ pub(crate) fn sidecar(annotations: &Value) -> Value {
 }
 
 pub(crate) fn sandbox() -> (Process, String) {
-    let child = Command::new("unshare").args(["--net", "sleep", "60"]).spawn().unwrap();
+    let child = Command::new("unshare").args(["--net", "sleep", "600"]).spawn().unwrap();
     let path = format!("/proc/{}/ns/net", child.id());
     let process = Process(child);
     let own = std::fs::read_link("/proc/self/ns/net").unwrap();
