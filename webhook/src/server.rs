@@ -22,7 +22,7 @@ use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -36,6 +36,10 @@ pub use path::{PathError, environment};
 
 /// Bytes of a body that a peer may send before it is asked for more: a large pod in one go.
 const STREAM_WINDOW: u32 = 1 << 20;
+
+/// How long a connection that has carried no request yet may bring its first one after shutdown was
+/// asked for. Nobody opens one for nothing, and no client asks again when a new one is closed.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
 
 /// Bounds of the server.
 #[derive(Debug, Clone, Copy)]
@@ -103,19 +107,26 @@ pub async fn serve(
         webhook,
     });
     let mut open = JoinSet::new();
+    let connected = |(stream, permit): Accepted| {
+        let connection =
+            connection(Arc::clone(&shared), acceptor.clone(), stream, shutdown.clone());
+        async move {
+            connection.await;
+            drop(permit);
+        }
+    };
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = open.join_next(), if !open.is_empty() => continue,
             accepted = accept(&listener, &connections) => accepted,
         };
-        let Some((stream, permit)) = accepted else { continue };
-        let connection =
-            connection(Arc::clone(&shared), acceptor.clone(), stream, shutdown.clone());
-        open.spawn(async move {
-            connection.await;
-            drop(permit);
-        });
+        if let Some(accepted) = accepted {
+            open.spawn(connected(accepted));
+        }
+    }
+    for accepted in queued(listener, &connections)? {
+        open.spawn(connected(accepted));
     }
     let drained =
         timeout(shared.webhook.limits.drain, async { while open.join_next().await.is_some() {} });
@@ -133,12 +144,24 @@ struct Shared {
     room: Semaphore,
 }
 
+/// A connection, and its place among those that may be.
+type Accepted = (TcpStream, OwnedSemaphorePermit);
+
+/// Closes the listener and gives the connections that the kernel had taken for it: they would be reset.
+fn queued(listener: TcpListener, connections: &Arc<Semaphore>) -> io::Result<Vec<Accepted>> {
+    let listener = listener.into_std()?;
+    let mut queued = Vec::new();
+    while let Ok(permit) = Arc::clone(connections).try_acquire_owned() {
+        let Ok((stream, _)) = listener.accept() else { break };
+        stream.set_nonblocking(true)?;
+        queued.push((TcpStream::from_std(stream)?, permit));
+    }
+    Ok(queued)
+}
+
 /// Accepts a connection once there is room for one. A failure (no file descriptors, say) costs a
 /// pause, not the server.
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> Option<Accepted> {
     let permit = Arc::clone(connections).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => {
@@ -205,6 +228,10 @@ async fn connection(
         () = shutdown.cancelled() => {}
         () = activity.idle(limits.idle) => {}
     }
+    tokio::select! {
+        ended = &mut connection => return note(ended),
+        _ = timeout(FIRST_REQUEST, activity.first()) => {}
+    }
     connection.as_mut().graceful_shutdown();
     // A peer that does not take its answers does not hold the connection either.
     match timeout(limits.patience.max(limits.drain), connection).await {
@@ -224,6 +251,7 @@ fn note(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
 struct Activity {
     begun: AtomicU64,
     ended: AtomicU64,
+    first: Notify,
 }
 
 struct Running<'a>(&'a Activity);
@@ -237,7 +265,15 @@ impl Drop for Running<'_> {
 impl Activity {
     fn request(&self) -> Running<'_> {
         self.begun.fetch_add(1, Ordering::Relaxed);
+        self.first.notify_one();
         Running(self)
+    }
+
+    /// Ends once there has been a request.
+    async fn first(&self) {
+        if self.begun.load(Ordering::Relaxed) == 0 {
+            self.first.notified().await;
+        }
     }
 
     /// Ends once there was no request for a whole `span`.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::running::{certificates, injector, pod, review, start};
+use crate::running::{certificates, injector, pod, post_over, review, start};
 
 #[tokio::test]
 async fn a_pod_is_injected_over_tls() {
@@ -120,6 +120,23 @@ async fn the_patch_fits_the_bytes_that_were_sent() {
         assert_eq!(patched.pointer(unchanged), original.pointer(unchanged), "{unchanged}");
     }
     assert_eq!(patched["metadata"]["annotations"]["a/b~c"], "\u{1f600}");
+    server.stop().await;
+}
+
+/// An API server does not ask again when a new connection is closed before the answer.
+#[tokio::test]
+async fn connections_made_before_the_end_bring_one_request() {
+    let server = start(Limits::default()).await;
+    let quiet = [server.tls(&[]).await, server.tls(&[b"http/1.1"]).await];
+    // The server has no turn until the next await: the kernel takes this one for it.
+    let queued = std::net::TcpStream::connect(server.address).unwrap();
+    server.shutdown.cancel();
+    queued.set_nonblocking(true).unwrap();
+    let queued = server.tls_over(TcpStream::from_std(queued).unwrap(), &[]).await;
+    for stream in quiet.into_iter().chain([queued]) {
+        let answer = post_over(stream, review().to_string().as_bytes()).await;
+        assert_eq!(answer["response"]["allowed"], true, "{answer}");
+    }
     server.stop().await;
 }
 

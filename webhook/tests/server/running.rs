@@ -91,6 +91,14 @@ impl Running {
 
     /// A connection on which nothing was said yet.
     pub(crate) async fn tls(&self, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
+        self.tls_over(TcpStream::connect(self.address).await.unwrap(), protocols).await
+    }
+
+    pub(crate) async fn tls_over(
+        &self,
+        stream: TcpStream,
+        protocols: &[&[u8]],
+    ) -> TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         use rustls_pki_types::pem::PemObject as _;
         roots
@@ -104,23 +112,12 @@ impl Running {
             .with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let stream = TcpStream::connect(self.address).await.unwrap();
         connector.connect(NAME.try_into().unwrap(), stream).await.unwrap()
     }
 
     /// Posts a body as it is and gives the answer's.
     pub(crate) async fn post(&self, body: &[u8]) -> Value {
-        let mut stream = self.tls(&[]).await;
-        let head = format!(
-            "POST /inject HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
-             connection: close\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        let start = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
-        serde_json::from_slice(&answer[start + 4..]).unwrap()
+        post_over(self.tls(&[]).await, body).await
     }
 
     /// Sends bytes as they are and gives the status line of the answer.
@@ -149,6 +146,20 @@ impl Running {
         self.shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(10), self.task).await.unwrap().unwrap().unwrap();
     }
+}
+
+/// Posts a body as it is and gives the answer's.
+pub(crate) async fn post_over(mut stream: TlsStream<TcpStream>, body: &[u8]) -> Value {
+    let head = format!(
+        "POST /inject HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let start = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    serde_json::from_slice(&answer[start + 4..]).unwrap()
 }
 
 pub(crate) fn pod() -> Value {
