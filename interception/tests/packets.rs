@@ -459,7 +459,7 @@ fn changing_plans() -> [RedirectPlan; 4] {
         .map(|settings| RedirectPlan::new(&settings))
 }
 
-/// Ends clients and proxies of [`nothing_gets_past`], also when a change failed.
+/// Ends clients or proxies of [`nothing_gets_past`], also when a change failed.
 struct End<'a>(&'a AtomicBool);
 
 impl Drop for End<'_> {
@@ -512,9 +512,9 @@ fn answer(from: u16, to: SocketAddr) -> io::Result<u8> {
         IpAddr::V6(_) => (AddressFamily::Inet6, IpAddr::from([0_u16; 8])),
     };
     let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    let patience = TimeVal::new(5, 0);
-    setsockopt(&socket, sockopt::SendTimeout, &patience)?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
+    // A time for sending would let a call fail when the end of some child process interrupts it.
+    setsockopt(&socket, sockopt::TcpUserTimeout, &5000)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(5, 0))?;
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     setsockopt(&socket, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })?;
     bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(any, from)))?;
@@ -524,12 +524,17 @@ fn answer(from: u16, to: SocketAddr) -> io::Result<u8> {
     Ok(byte[0])
 }
 
-/// A proxy that answers every call with one byte.
-fn serve(port: u16, byte: u8, done: &AtomicBool) {
+/// Where a proxy is called, also by addresses that are not its own.
+fn listen_for_all(port: u16) -> TcpListener {
     let listener = listen(port);
     setsockopt(&listener, sockopt::IpTransparent, &true).unwrap();
+    listener
+}
+
+/// A proxy that answers every call with one byte.
+fn serve(listener: &TcpListener, byte: u8, done: &AtomicBool) {
     while !done.load(Ordering::Relaxed) {
-        if ready(&listener) {
+        if ready(listener) {
             while let Ok((mut stream, _)) = listener.accept() {
                 drop(stream.write_all(&[byte]));
             }
@@ -543,29 +548,34 @@ fn nothing_gets_past(rounds: usize, change: impl Fn(usize)) -> Vec<String> {
     let world = World::new();
     change(0);
     let (application, remote) = (listen(80), world.within(|| listen(80)));
+    // They listen before the first call and answer until after the last.
+    let (outbound, inbound) = (listen_for_all(15001), listen_for_all(15006));
     let (outward, inward) = (Calls::default(), Calls::default());
     let (changes, done) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let until = (&changes, &done);
-    thread::scope(|scope| {
-        scope.spawn(|| serve(15001, b'o', &done));
-        scope.spawn(|| serve(15006, b'i', &done));
-        for to in both("10.77.0.2", "fd77::2", 80) {
-            let outward = &outward;
-            scope.spawn(move || {
-                setfsgid(Gid::from_raw(APPLICATION));
-                setfsuid(Uid::from_raw(APPLICATION));
-                outward.make(to, b'o', until);
-            });
-        }
-        for to in both("10.77.0.1", "fd77::1", 80) {
-            let (world, inward) = (&world, &inward);
-            scope.spawn(move || world.within(|| inward.make(to, b'i', until)));
-        }
-        let _end = End(&done);
-        for n in 0..rounds {
-            change(n);
-            changes.store(n + 1, Ordering::Relaxed);
-        }
+    let (until, called) = ((&changes, &done), AtomicBool::new(false));
+    thread::scope(|proxies| {
+        let _called = End(&called);
+        proxies.spawn(|| serve(&outbound, b'o', &called));
+        proxies.spawn(|| serve(&inbound, b'i', &called));
+        thread::scope(|scope| {
+            for to in both("10.77.0.2", "fd77::2", 80) {
+                let outward = &outward;
+                scope.spawn(move || {
+                    setfsgid(Gid::from_raw(APPLICATION));
+                    setfsuid(Uid::from_raw(APPLICATION));
+                    outward.make(to, b'o', until);
+                });
+            }
+            for to in both("10.77.0.1", "fd77::1", 80) {
+                let (world, inward) = (&world, &inward);
+                scope.spawn(move || world.within(|| inward.make(to, b'i', until)));
+            }
+            let _done = End(&done);
+            for n in 0..rounds {
+                change(n);
+                changes.store(n + 1, Ordering::Relaxed);
+            }
+        });
     });
     let (out, into) = (outward.answered(), inward.answered());
     println!("{out} calls out, {into} in");
