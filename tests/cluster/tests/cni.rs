@@ -1,6 +1,6 @@
 //! The CNI node agent with a real API server, with the rights that the chart gives it and no other:
-//! pods, repair with its event, an API server that goes away, a permission that is missing, and the
-//! end of the release. The node is this machine's folders and network namespaces; as root.
+//! pods, repair and drift with their events, the node's taint, an API server that goes away, a
+//! permission that is missing, and the end of the release. The node is this machine's folders and network namespaces; as root.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::fs;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 const SYSTEM: &str = "istio-system";
 const LIST: &str = r#"{"cniVersion":"1.1.0","name":"b","plugins":[{"type":"bridge"}]}"#;
+const TAINT: &str = "cni.istio.io/not-ready";
 /// Address of the pod that started uncaptured.
 const ADDRESS: &str = "10.9.0.7";
 
@@ -74,6 +75,7 @@ impl Node {
         let log = fs::File::create(self.path("log")).unwrap();
         let child = Command::new(binaries::lateen("lateen-cni-node").unwrap())
             .args(["--metrics-port", "0", "--health-port", &self.port.to_string()])
+            .args(["--taint", "true"])
             .arg("--plugin")
             .arg(binaries::lateen("lateen-cni").unwrap())
             .arg("--run-dir")
@@ -229,18 +231,28 @@ async fn the_agent_needs_what_the_chart_gives_and_leaves_with_it() {
     let kubectl = server.kubectl().clone();
     let program = binaries::helm().await.unwrap();
     let chart = settings::root().join("charts/cni").display().to_string();
-    kubectl.apply(r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"n1"}}"#).await.unwrap();
+    // As a node registers that is to have no pods before the agent can capture them.
+    let tainted = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"},
+        "spec": {"taints": [{"key": TAINT, "effect": "NoSchedule"}]}});
+    kubectl.apply(&tainted.to_string()).await.unwrap();
     kubectl.run(["create", "namespace", "shop"]).await.unwrap();
-    helm(&program, &kubectl, &["install", "cni", &chart, "--create-namespace"]);
+    let install = ["install", "cni", &chart, "--create-namespace", "--set", "taint.enabled=true"];
+    helm(&program, &kubectl, &install);
     let mut node = Node::new(&kubectl);
     node.start().await;
     until("the agent is ready", || node.is_ready());
+    untainted(&node).await;
 
     let _sandbox = node.sandbox("netns/cni-1", "10.9.0.5");
     let cart = node.pod("cart", &injected()).await;
     let add = node.add("netns/cni-1", ("cart", &cart), &injected());
     assert!(add.status.success(), "{add:?}");
     assert!(node.is_captured("netns/cni-1"));
+
+    let flush = ["nft", "flush", "ruleset"];
+    run(Command::new("nsenter").arg(in_namespace(&node.path("netns/cni-1"))).args(flush));
+    until("the rules are back", || node.is_captured("netns/cni-1"));
+    told(&node, "cart", "RulesRestored").await;
 
     repaired(&node).await;
     without_the_api_server(&mut server, &node, &cart).await;
@@ -265,12 +277,32 @@ async fn repaired(node: &Node) {
         ["patch", "pod", "late", "-n", "shop", "--subresource=status", "--type=merge", "-p"];
     node.kubectl.run(patch.iter().copied().chain([status.as_str()])).await.unwrap();
     until("the pod is captured", || node.is_captured("netns/cni-2"));
-    let events = ["wait", "event", "-n", "shop", "--for=jsonpath={.reason}=Captured"];
-    let of_it = ["--field-selector=involvedObject.name=late", "--timeout=30s"];
+    told(node, "late", "Captured").await;
+}
+
+/// An event on a pod of `shop`.
+async fn told(node: &Node, pod: &str, reason: &str) {
+    let (reason, of_it) = (
+        format!("--for=jsonpath={{.reason}}={reason}"),
+        format!("--field-selector=involvedObject.name={pod}"),
+    );
+    let events = ["wait", "event", "-n", "shop", &reason, &of_it, "--timeout=30s"];
     // `wait` gives up at once when there is none yet.
     let deadline = Instant::now() + Duration::from_secs(30);
-    while let Err(error) = node.kubectl.run(events.iter().chain(&of_it)).await {
+    while let Err(error) = node.kubectl.run(events).await {
         assert!(Instant::now() < deadline, "no event: {error}; {}", node.log());
+    }
+}
+
+async fn untainted(node: &Node) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let found = node.kubectl.json(&["get", "node", "n1"]).await.unwrap();
+        let taints = found["spec"]["taints"].as_array().cloned().unwrap_or_default();
+        if taints.iter().all(|taint| taint["key"] != TAINT) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the node keeps its taint: {}", node.log());
     }
 }
 
