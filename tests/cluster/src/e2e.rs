@@ -6,6 +6,7 @@
 mod endurance;
 mod install;
 mod joining;
+mod redirection;
 mod refusals;
 mod security;
 mod speed;
@@ -98,7 +99,11 @@ async fn look(stage: &Stage, report: &mut Report) -> anyhow::Result<()> {
     claim!("by-header", "then the user jason to v2", traffic::by_header(stage));
     claim!("denied", "an AuthorizationPolicy denies", security::denied(stage));
     claim!("stranger", "a pod outside the mesh is refused (STRICT)", security::stranger(stage));
-    claim!("job", "a Job ends, its sidecar with it", joining::job(stage));
+    claim!(
+        "job",
+        "a Job asks from an init container, then ends, its sidecar with it",
+        joining::job(stage)
+    );
     claim!(
         "annotation",
         "a pod with an invalid annotation is refused, and kubectl says why",
@@ -129,6 +134,7 @@ async fn look(stage: &Stage, report: &mut Report) -> anyhow::Result<()> {
         refusals::fallback(stage)
     );
     if stage.is_own() {
+        claim!("tampered", "rules that somebody deletes come back", redirection::tampered(stage));
         claim!("api-server", "the API server restarts under load", endurance::api_server(stage));
     }
     claim!("upgrade", "a second upgrade changes nothing", install::upgrade(stage));
