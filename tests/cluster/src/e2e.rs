@@ -75,71 +75,140 @@ pub async fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Looks, tells what was seen, and how long it took.
+macro_rules! claim {
+    ($stage:ident, $report:ident, $id:literal, $text:literal, $look:expr) => {
+        say(concat!("  ", $text, " ..."));
+        let since = Instant::now();
+        $report.claims.push(Claim::from_look($id, $text, $look($stage).await));
+        say(&format!("    {:.0} s", since.elapsed().as_secs_f64()));
+        tell($report, $stage).await;
+    };
+}
+
 /// All claims, in order. What ends the looking is that there is nothing to look at.
 async fn look(stage: &Stage, report: &mut Report) -> anyhow::Result<()> {
-    macro_rules! claim {
-        ($id:literal, $text:literal, $look:expr) => {
-            say(concat!("  ", $text, " ..."));
-            let since = Instant::now();
-            report.claims.push(Claim::from_look($id, $text, $look.await));
-            say(&format!("    {:.0} s", since.elapsed().as_secs_f64()));
-            tell(report, stage).await;
-        };
-    }
     let (unmeshed, before) = prepare(stage).await?;
-    claim!(
-        "two-containers",
-        "unedited pods of bookinfo run with two containers",
-        joining::containers(stage)
-    );
-    claim!("versions", "productpage reaches reviews v1, v2 and v3", traffic::versions(stage));
-    claim!("encrypted", "packets between pods are TLS", security::encrypted(stage));
-    claim!("identity", "the server learns the client's SPIFFE ID", security::identity(stage));
-    claim!("all-v1", "the sample VirtualService sends all to v1", traffic::all_v1(stage));
-    claim!("by-header", "then the user jason to v2", traffic::by_header(stage));
-    claim!("denied", "an AuthorizationPolicy denies", security::denied(stage));
-    claim!("stranger", "a pod outside the mesh is refused (STRICT)", security::stranger(stage));
-    claim!(
-        "job",
-        "a Job asks from an init container, then ends, its sidecar with it",
-        joining::job(stage)
-    );
-    claim!(
-        "annotation",
-        "a pod with an invalid annotation is refused, and kubectl says why",
-        refusals::annotation(stage)
-    );
+    join(stage, report).await;
     // Before anything is taken away: what waits for it would be counted too.
     measure(stage, &unmeshed, &mut report.figures).await?;
-    claim!("rolling", "a rolling restart under load loses no request", endurance::rolling(stage));
+    endure(stage, report).await;
+    claim!(stage, report, "upgrade", "a second upgrade changes nothing", install::upgrade);
+    let uninstall = |stage| install::uninstall(stage, &before);
+    claim!(stage, report, "uninstall", "the cluster is as before", uninstall);
+    Ok(())
+}
+
+/// What a mesh is for.
+async fn join(stage: &Stage, report: &mut Report) {
     claim!(
+        stage,
+        report,
+        "two-containers",
+        "unedited pods of bookinfo run with two containers",
+        joining::containers
+    );
+    claim!(
+        stage,
+        report,
+        "versions",
+        "productpage reaches reviews v1, v2 and v3",
+        traffic::versions
+    );
+    claim!(stage, report, "encrypted", "packets between pods are TLS", security::encrypted);
+    claim!(
+        stage,
+        report,
+        "identity",
+        "the server learns the client's SPIFFE ID",
+        security::identity
+    );
+    claim!(stage, report, "all-v1", "the sample VirtualService sends all to v1", traffic::all_v1);
+    claim!(stage, report, "by-header", "then the user jason to v2", traffic::by_header);
+    claim!(stage, report, "denied", "an AuthorizationPolicy denies", security::denied);
+    claim!(
+        stage,
+        report,
+        "stranger",
+        "a pod outside the mesh is refused (STRICT)",
+        security::stranger
+    );
+    claim!(
+        stage,
+        report,
+        "job",
+        "a Job asks from an init container, then ends, its sidecar with it",
+        joining::job
+    );
+    claim!(
+        stage,
+        report,
+        "annotation",
+        "a pod with an invalid annotation is refused, and kubectl says why",
+        refusals::annotation
+    );
+}
+
+/// What must hold while parts are missing.
+async fn endure(stage: &Stage, report: &mut Report) {
+    claim!(
+        stage,
+        report,
+        "rolling",
+        "a rolling restart under load loses no request",
+        endurance::rolling
+    );
+    claim!(
+        stage,
+        report,
         "churn",
         "no pod is uncaptured while the node agent restarts",
-        endurance::agent_churn(stage)
+        endurance::agent_churn
     );
     claim!(
+        stage,
+        report,
         "bare-pods",
         "pods outside the mesh start while the node agent is dead; meshed ones wait",
-        endurance::agent_dead(stage)
+        endurance::agent_dead
     );
     claim!(
+        stage,
+        report,
         "control-plane",
         "the control plane is deleted and comes back under load",
-        endurance::control_plane(stage)
+        endurance::control_plane
     );
-    claim!("webhook-down", "with the webhook down pods are refused", refusals::webhook_down(stage));
     claim!(
+        stage,
+        report,
+        "webhook-down",
+        "with the webhook down pods are refused",
+        refusals::webhook_down
+    );
+    claim!(
+        stage,
+        report,
         "fallback",
         "with the fallback they are injected all the same",
-        refusals::fallback(stage)
+        refusals::fallback
     );
     if stage.is_own() {
-        claim!("tampered", "rules that somebody deletes come back", redirection::tampered(stage));
-        claim!("api-server", "the API server restarts under load", endurance::api_server(stage));
+        claim!(
+            stage,
+            report,
+            "tampered",
+            "rules that somebody deletes come back",
+            redirection::tampered
+        );
+        claim!(
+            stage,
+            report,
+            "api-server",
+            "the API server restarts under load",
+            endurance::api_server
+        );
     }
-    claim!("upgrade", "a second upgrade changes nothing", install::upgrade(stage));
-    claim!("uninstall", "the cluster is as before", install::uninstall(stage, &before));
-    Ok(())
 }
 
 /// What the mesh costs.
