@@ -57,11 +57,17 @@ cluster-up: ## Bring up a real Kubernetes on this machine, named NAME (dev); nee
 cluster-down: ## End the cluster NAME (dev) and remove all of it
 	@$(CLUSTER) down $(NAME)
 
-.PHONY: e2e
+.PHONY: e2e e2e-tests e2e-claims
+# Side by side: each waits more than it works.
 e2e: build ## Prove the mesh on a real Kubernetes made here, and test against API servers of three versions; needs root
-	LATEEN_BIN=$(RELEASE) $(TEST) $(CLUSTER_TESTS:%=--test %) -- --ignored --test-threads=3 $(WITHOUT:%=--skip istio)
-	$(if $(WITHOUT),@echo "NOT RUN: the claims on bookinfo",@$(CLUSTER) e2e $(ARGS))
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line e2e-tests e2e-claims
 	$(if $(WITHOUT),,LATEEN_IMAGES=$(CARGO_TARGET_DIR)/e2e-images $(TEST) --quiet --test images_run -- --ignored)
+
+e2e-tests:
+	LATEEN_BIN=$(RELEASE) $(TEST) $(CLUSTER_TESTS:%=--test %) -- --ignored --test-threads=3 $(WITHOUT:%=--skip istio)
+
+e2e-claims:
+	$(if $(WITHOUT),@echo "NOT RUN: the claims on bookinfo",@$(CLUSTER) e2e $(ARGS))
 
 .PHONY: images
 images: ## Build static programs and write an OCI archive of each image (ARGS='--profile release' is quicker)
