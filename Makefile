@@ -22,7 +22,7 @@ WITHOUT := $(if $(LATEEN_CONFORMANCE)$(CI),,bookinfo)
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: build ## Bring up a shop as a mesh on this machine and prove each claim (ARGS='--keep' leaves it running)
@@ -60,7 +60,7 @@ cluster-down: ## End the cluster NAME (dev) and remove all of it
 .PHONY: e2e e2e-tests e2e-claims
 # Side by side: each waits more than it works.
 e2e: build ## Prove the mesh on a real Kubernetes made here, and test against API servers of three versions; needs root
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line e2e-tests e2e-claims
+	@$(MAKE) --no-print-directory --jobs=2 e2e-tests e2e-claims
 	$(if $(WITHOUT),,LATEEN_IMAGES=$(CARGO_TARGET_DIR)/e2e-images $(TEST) --quiet --test images_run -- --ignored)
 
 e2e-tests:
