@@ -30,7 +30,7 @@ const MAX_STREAMS: u32 = 1024;
 /// Resets a client may cause before its connection is closed (rapid reset).
 const MAX_RESETS: usize = 100;
 
-/// How long a draining HTTP/1 connection must have been silent before it is closed.
+/// How long the client of a draining HTTP/1 connection must have been silent before it is closed.
 const QUIET: Duration = Duration::from_secs(1);
 /// Stands for no limit.
 const VERY_LONG: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -77,10 +77,7 @@ where
     let idle_timeout = manager.idle_timeout;
     let (preface, read) = match negotiated(&downstream) {
         Some(preface) => (preface, bytes::Bytes::new()),
-        None => tokio::select! {
-            found = sniff(&mut io, idle_timeout) => found?,
-            () = drain.cancelled() => return Ok(()),
-        },
+        None => first_words(&mut io, idle_timeout, &drain).await?,
     };
     let session = Session::new(worker, downstream, manager);
     let io = TokioIo::new(Rewound::new(io, read));
@@ -106,6 +103,25 @@ where
             run(connection, |c| c.graceful_shutdown(), &session, (&drain, false)).await
         }
     }
+}
+
+/// What the client speaks, and what it has said.
+///
+/// A connection may be accepted before its first request arrives, and a drain may begin between the
+/// two or have begun before: the client cannot know, so it is given time to say what it came for.
+async fn first_words<IO: AsyncRead + Unpin>(
+    io: &mut IO,
+    limit: Option<Duration>,
+    drain: &CancellationToken,
+) -> std::io::Result<(Preface, bytes::Bytes)> {
+    let mut sniffed = pin!(sniff(io, limit));
+    tokio::select! {
+        biased;
+        found = sniffed.as_mut() => return found,
+        () = drain.cancelled() => {}
+    }
+    let silence = Ok((Preface::Nothing, bytes::Bytes::new()));
+    tokio::time::timeout(QUIET, sniffed).await.unwrap_or(silence)
 }
 
 /// What the TLS handshake agreed on, if that says which HTTP is spoken.

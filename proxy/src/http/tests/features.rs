@@ -200,6 +200,30 @@ fn a_drain_ends_connections_after_their_requests() {
     });
 }
 
+/// The connection stands, its first request is still on the way when the drain begins; or the drain
+/// had begun before the client came.
+#[test]
+fn a_first_request_that_meets_a_drain_is_answered() {
+    local(async {
+        let upstream = Upstream::start(|_, _| async { ok("done") }).await;
+        let proxy =
+            Proxy::start(vec![cluster("c", &[upstream.address])], route_to(forward_to("c"))).await;
+        let request = b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n";
+        let mut before = TcpStream::connect(proxy.address).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        proxy.drain.cancel();
+        let mut after = TcpStream::connect(proxy.address).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        for client in [&mut before, &mut after] {
+            client.write_all(request).await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+            assert!(answer.contains("connection: close") && answer.ends_with("done"), "{answer}");
+        }
+    });
+}
+
 #[test]
 fn a_request_that_meets_a_drain_is_answered() {
     local(async {
