@@ -5,24 +5,21 @@
 //! snapshot that the owner swaps; certificates are the resolver's business in the TLS configuration
 //! it is given.
 
+mod connection;
 mod path;
 
-use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper::body::Body;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -33,13 +30,6 @@ use crate::stats::{Counters, Outcome};
 use crate::validation::{self, Verdict};
 
 pub use path::{PathError, environment};
-
-/// Bytes of a body that a peer may send before it is asked for more: a large pod in one go.
-const STREAM_WINDOW: u32 = 1 << 20;
-
-/// How long a connection that has carried no request yet may bring its first one after shutdown was
-/// asked for. Nobody opens one for nothing, and no client asks again when a new one is closed.
-const FIRST_REQUEST: Duration = Duration::from_millis(500);
 
 /// Bounds of the server.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +61,8 @@ impl Default for Limits {
             bodies: 16 * 1024 * 1024,
             headers: 32 * 1024,
             patience: Duration::from_secs(10),
-            idle: Duration::from_secs(60),
+            // Longer than clients keep idle connections (Go: 90 s), so that it is they who close them.
+            idle: Duration::from_secs(120),
             drain: Duration::from_secs(5),
         }
     }
@@ -109,7 +100,7 @@ pub async fn serve(
     let mut open = JoinSet::new();
     let connected = |(stream, permit): Accepted| {
         let connection =
-            connection(Arc::clone(&shared), acceptor.clone(), stream, shutdown.clone());
+            connection::serve(Arc::clone(&shared), acceptor.clone(), stream, shutdown.clone());
         async move {
             connection.await;
             drop(permit);
@@ -175,119 +166,6 @@ async fn accept(listener: &TcpListener, connections: &Arc<Semaphore>) -> Option<
             tracing::warn!(%error, "webhook cannot accept a connection");
             tokio::time::sleep(Duration::from_millis(100)).await;
             None
-        }
-    }
-}
-
-async fn connection(
-    shared: Arc<Shared>,
-    acceptor: TlsAcceptor,
-    stream: TcpStream,
-    shutdown: CancellationToken,
-) {
-    let limits = shared.webhook.limits;
-    let stream = match timeout(limits.patience, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "webhook: TLS handshake failed");
-            return;
-        }
-        Err(_) => {
-            tracing::debug!("webhook: TLS handshake took too long");
-            return;
-        }
-    };
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.patience)
-        .max_buf_size(limits.headers.max(8192));
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(2 * STREAM_WINDOW)
-        .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
-        .max_concurrent_streams(u32::try_from(limits.requests).unwrap_or(u32::MAX))
-        .keep_alive_interval(limits.patience)
-        .keep_alive_timeout(limits.patience);
-    let activity = Arc::new(Activity::default());
-    let busy = Arc::clone(&activity);
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let (shared, busy) = (Arc::clone(&shared), Arc::clone(&busy));
-        async move {
-            let _request = busy.request();
-            Ok::<_, Infallible>(respond(&shared, request).await)
-        }
-    });
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    tokio::select! {
-        ended = &mut connection => return note(ended),
-        () = shutdown.cancelled() => {}
-        () = activity.idle(limits.idle) => {}
-    }
-    tokio::select! {
-        ended = &mut connection => return note(ended),
-        _ = timeout(FIRST_REQUEST, activity.first()) => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    // A peer that does not take its answers does not hold the connection either.
-    match timeout(limits.patience.max(limits.drain), connection).await {
-        Ok(ended) => note(ended),
-        Err(_) => tracing::debug!("webhook: connection did not end and is cut"),
-    }
-}
-
-fn note(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
-    if let Err(error) = ended {
-        tracing::debug!(error, "webhook: connection ended");
-    }
-}
-
-/// Requests of one connection.
-#[derive(Debug, Default)]
-struct Activity {
-    begun: AtomicU64,
-    ended: AtomicU64,
-    first: Notify,
-}
-
-struct Running<'a>(&'a Activity);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Activity {
-    fn request(&self) -> Running<'_> {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        self.first.notify_one();
-        Running(self)
-    }
-
-    /// Ends once there has been a request.
-    async fn first(&self) {
-        if self.begun.load(Ordering::Relaxed) == 0 {
-            self.first.notified().await;
-        }
-    }
-
-    /// Ends once there was no request for a whole `span`.
-    async fn idle(&self, span: Duration) {
-        let mut before = u64::MAX;
-        loop {
-            // Ended first: a request in between then counts as running.
-            let ended = self.ended.load(Ordering::Relaxed);
-            let begun = self.begun.load(Ordering::Relaxed);
-            if ended == begun && begun == before {
-                return;
-            }
-            before = begun;
-            tokio::time::sleep(span).await;
         }
     }
 }
@@ -361,7 +239,7 @@ where
 
 fn json(review: &ReviewResponse) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(serde_json::to_vec(review).unwrap_or_default()));
-    let json = http::HeaderValue::from_static("application/json");
+    let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
     response
 }
@@ -453,7 +331,7 @@ fn tell(verdict: Verdict) -> Verdict {
 fn plain(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(message.to_owned()));
     *response.status_mut() = status;
-    let text = http::HeaderValue::from_static("text/plain; charset=utf-8");
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, text);
     response
 }

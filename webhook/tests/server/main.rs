@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::running::{certificates, injector, pod, post_over, review, start};
+use crate::running::{certificates, injector, pod, post_and_keep, post_over, review, start};
 
 #[tokio::test]
 async fn a_pod_is_injected_over_tls() {
@@ -137,6 +137,21 @@ async fn connections_made_before_the_end_bring_one_request() {
         let answer = post_over(stream, review().to_string().as_bytes()).await;
         assert_eq!(answer["response"]["allowed"], true, "{answer}");
     }
+    server.stop().await;
+}
+
+/// Nor does it when a connection that it kept is closed while it sends.
+#[tokio::test]
+async fn connections_that_were_kept_bring_one_more_request_after_the_end_has_begun() {
+    let server = start(Limits::default()).await;
+    let mut kept = server.tls(&[b"http/1.1"]).await;
+    let first = post_and_keep(&mut kept, review().to_string().as_bytes()).await;
+    assert!(first.starts_with("HTTP/1.1 200") && !first.contains("connection: close"), "{first}");
+    server.shutdown.cancel();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let last = post_and_keep(&mut kept, review().to_string().as_bytes()).await;
+    assert!(last.starts_with("HTTP/1.1 200") && last.contains("connection: close"), "{last}");
+    assert_eq!(kept.read(&mut [0]).await.unwrap(), 0);
     server.stop().await;
 }
 

@@ -15,7 +15,7 @@ use lateen_webhook::stats::Counters;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls_pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
@@ -75,6 +75,9 @@ pub(crate) async fn start(limits: Limits) -> Running {
     Running { address, roots, webhook, shutdown, task }
 }
 
+/// As long as the API server waits where a webhook does not say how long (`timeoutSeconds`).
+const PATIENCE: Duration = Duration::from_secs(10);
+
 impl Running {
     pub(crate) fn endpoint(&self, path: &str) -> Endpoint {
         Endpoint { address: self.address, server_name: NAME.to_owned(), path: path.to_owned() }
@@ -85,8 +88,7 @@ impl Running {
         path: &str,
         review: &Value,
     ) -> Result<client::Outcome, CallError> {
-        let patience = Duration::from_secs(60);
-        client::call(&self.endpoint(path), self.roots.as_bytes(), review, patience).await
+        client::call(&self.endpoint(path), self.roots.as_bytes(), review, PATIENCE).await
     }
 
     /// A connection on which nothing was said yet.
@@ -150,16 +152,40 @@ impl Running {
 
 /// Posts a body as it is and gives the answer's.
 pub(crate) async fn post_over(mut stream: TlsStream<TcpStream>, body: &[u8]) -> Value {
-    let head = format!(
-        "POST /inject HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
-         connection: close\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
+    write(&mut stream, body, "connection: close\r\n").await;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
     let start = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
     serde_json::from_slice(&answer[start + 4..]).unwrap()
+}
+
+/// Posts a body on a connection that is to stay, and gives the head of the answer.
+pub(crate) async fn post_and_keep(stream: &mut TlsStream<TcpStream>, body: &[u8]) -> String {
+    write(stream, body, "").await;
+    let mut stream = BufReader::new(stream);
+    let (mut head, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        assert!(stream.read_line(&mut line).await.unwrap() > 0, "closed after {head:?}");
+        if line == "\r\n" {
+            break;
+        }
+        if let Some(value) = line.strip_prefix("content-length: ") {
+            length = value.trim().parse().unwrap();
+        }
+        head.push_str(&line);
+    }
+    stream.read_exact(&mut vec![0; length]).await.unwrap();
+    head
+}
+
+async fn write(stream: &mut TlsStream<TcpStream>, body: &[u8], more: &str) {
+    let head = format!(
+        "POST /inject HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{more}\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
 }
 
 pub(crate) fn pod() -> Value {
