@@ -6,7 +6,6 @@
 mod show;
 pub(crate) mod subjects;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -16,7 +15,7 @@ use lateen_webhook::inject::original;
 
 use crate::cluster::Connection;
 use crate::output::{Format, unreadable};
-use crate::surroundings::{self, Offline};
+use crate::surroundings::{self, Files};
 use subjects::Subject;
 
 /// What `lateen check-inject` takes.
@@ -40,17 +39,8 @@ pub(crate) struct Settings {
     /// Only pods with these labels, such as app=cart
     #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with_all = ["subject", "files"])]
     selector: Option<String>,
-    /// Kubernetes objects instead of a cluster, YAML or JSON; `-` is standard input
-    #[arg(
-        short = 'f',
-        long = "filename",
-        value_name = "FILE",
-        conflicts_with_all = ["kubeconfig", "context"],
-        help_heading = "Files"
-    )]
-    files: Vec<PathBuf>,
     #[command(flatten)]
-    offline: Offline,
+    given: Files,
     #[command(flatten)]
     connection: Connection,
     /// Show what injection changes in each pod
@@ -75,7 +65,7 @@ pub(crate) struct Row {
 /// # Errors
 /// The cluster cannot be asked, or there is no such object.
 pub(crate) async fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
-    let (subjects, around) = if settings.files.is_empty() {
+    let (subjects, around) = if settings.given.files.is_empty() {
         let live = settings.connection.open().await?;
         let namespace = settings.namespace.clone().unwrap_or_else(|| live.namespace.clone());
         let subject = settings.subject.as_deref();
@@ -85,8 +75,8 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         (found, surroundings::of_cluster(&live, Some(&namespace)).await?)
     } else {
         let read = || {
-            let documents = surroundings::documents(&settings.files)?;
-            let around = surroundings::of_documents(&documents, &settings.offline)?;
+            let documents = surroundings::documents(&settings.given)?;
+            let around = surroundings::of_documents(&documents, &settings.given)?;
             let namespace = settings.namespace.as_deref();
             anyhow::Ok((
                 subjects::of_documents(&documents, namespace, settings.subject.as_deref())?,

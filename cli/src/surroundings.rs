@@ -22,9 +22,18 @@ use crate::cluster::{CONFIG_MAP, Live, MUTATING_WEBHOOK, NAMESPACE};
 /// Namespace of a control plane that is called by a URL, or that files do not name.
 const SYSTEM: &str = "istio-system";
 
-/// What holds where files are asked about and do not say it themselves.
+/// Files instead of a cluster, and what holds where they do not say it themselves.
 #[derive(Debug, Args)]
-pub(crate) struct Offline {
+pub(crate) struct Files {
+    /// Kubernetes objects instead of a cluster, YAML or JSON; `-` is standard input
+    #[arg(
+        short = 'f',
+        long = "filename",
+        value_name = "FILE",
+        conflicts_with_all = ["kubeconfig", "context"],
+        help_heading = "Files"
+    )]
+    pub(crate) files: Vec<PathBuf>,
     /// Helm values of the injector; else ConfigMap istio-sidecar-injector of the files, else Lateen's
     #[arg(long, value_name = "FILE", requires = "files", help_heading = "Files")]
     values: Option<PathBuf>,
@@ -42,10 +51,10 @@ pub(crate) struct Offline {
     revision: String,
 }
 
-/// The documents of some files; `-` is standard input.
-pub(crate) fn documents(files: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
+/// The documents of the files.
+pub(crate) fn documents(given: &Files) -> anyhow::Result<Vec<Value>> {
     let mut all = Vec::new();
-    for file in files {
+    for file in &given.files {
         let text = if file == Path::new("-") {
             std::io::read_to_string(std::io::stdin()).context("standard input")?
         } else {
@@ -58,14 +67,13 @@ pub(crate) fn documents(files: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
 }
 
 /// What decides about the objects among some documents.
-pub(crate) fn of_documents(documents: &[Value], offline: &Offline) -> anyhow::Result<Surroundings> {
+pub(crate) fn of_documents(documents: &[Value], given: &Files) -> anyhow::Result<Surroundings> {
     let mut configurations: Vec<Value> = documents
         .iter()
         .filter(|it| it["kind"] == MUTATING_WEBHOOK.kind && injects(it))
         .cloned()
         .collect();
-    let (values, mesh) =
-        (single(offline.values.as_deref())?, single(offline.mesh_config.as_deref())?);
+    let (values, mesh) = (single(given.values.as_deref())?, single(given.mesh_config.as_deref())?);
     let read = |namespace: &str, revision: &str| -> anyhow::Result<InjectionSettings> {
         let find = |name: &str| {
             let name = revised(name, revision);
@@ -92,7 +100,7 @@ pub(crate) fn of_documents(documents: &[Value], offline: &Offline) -> anyhow::Re
         settings(sources, revision)
     };
     if configurations.is_empty() {
-        configurations.push(webhook_configuration(&read(SYSTEM, &offline.revision)?, b"files"));
+        configurations.push(webhook_configuration(&read(SYSTEM, &given.revision)?, b"files"));
     }
     let settings = control_planes(&configurations)
         .into_iter()

@@ -7,7 +7,6 @@ mod show;
 mod subject;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
@@ -18,7 +17,7 @@ use lateen_interception::trace::{Origin, Packet, Tracking, trace};
 
 use crate::cluster::Connection;
 use crate::output::{Format, unreadable};
-use crate::surroundings::Offline;
+use crate::surroundings::Files;
 use subject::Subject;
 
 /// What `lateen explain redirect` takes.
@@ -59,17 +58,8 @@ pub(crate) struct Question {
     /// Interface by which it leaves or arrives; else lo for the pod's own addresses, else eth0
     #[arg(long, value_name = "NAME")]
     interface: Option<String>,
-    /// Kubernetes objects instead of a cluster, YAML or JSON; `-` is standard input
-    #[arg(
-        short = 'f',
-        long = "filename",
-        value_name = "FILE",
-        conflicts_with_all = ["kubeconfig", "context"],
-        help_heading = "Files"
-    )]
-    files: Vec<PathBuf>,
     #[command(flatten)]
-    offline: Offline,
+    given: Files,
     #[command(flatten)]
     connection: Connection,
     /// Form of the output
@@ -92,7 +82,7 @@ enum Proto {
 /// # Errors
 /// The cluster cannot be asked, there is no such pod, or the question cannot be understood.
 pub(crate) async fn run(question: &Question) -> anyhow::Result<ExitCode> {
-    let subject = if question.flags.is_empty() && question.files.is_empty() {
+    let subject = if question.flags.is_empty() && question.given.files.is_empty() {
         subject::live(question).await?
     } else {
         let found = match question.flags.as_slice() {

@@ -75,8 +75,8 @@ pub(super) async fn live(question: &Question) -> anyhow::Result<Subject> {
 
 /// The pod of files.
 pub(super) fn of_files(question: &Question) -> anyhow::Result<Subject> {
-    let documents = surroundings::documents(&question.files)?;
-    let around = surroundings::of_documents(&documents, &question.offline)?;
+    let documents = surroundings::documents(&question.given)?;
+    let around = surroundings::of_documents(&documents, &question.given)?;
     let namespace = question.namespace.as_deref();
     let found = subjects::of_documents(&documents, namespace, question.pod.as_deref())?;
     let found = match found.as_slice() {
