@@ -1,4 +1,5 @@
-//! Envoy v3 messages and the delta discovery protocol, both ends.
+//! Envoy v3 messages and the discovery protocol: delta at both ends, the state of the world at the
+//! server's.
 //!
 //! The sessions of [`client`] and [`server`] are state machines without I/O; [`transport`] is the
 //! thin shell over tonic. What the resources mean is not known here.

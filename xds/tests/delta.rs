@@ -5,7 +5,7 @@
 use lateen_xds::client::{Interest, Rejection, Session as Client};
 use lateen_xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use lateen_xds::envoy::core::Node;
-use lateen_xds::server::{Resource, ResourceMap, Session as Server};
+use lateen_xds::server::{Resource, ResourceMap, Session as Server, Variant};
 use lateen_xds::type_url::{CLUSTER, ENDPOINTS};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -172,7 +172,7 @@ proptest! {
                 prop_assert!(wanted.contains_key(name), "{} should be gone", name);
             }
         }
-        prop_assert_eq!(world.server.unanswered(CLUSTER), 0);
+        prop_assert_eq!(world.server.subscriptions().unanswered(CLUSTER), 0);
         let quiet = world.server.response(CLUSTER, &world.wanted[CLUSTER]);
         prop_assert_eq!(quiet, None, "nothing is left to say");
     }

@@ -1,9 +1,9 @@
-//! The discovery service: the tonic shell around [`ProxyStream`].
+//! The discovery service: the tonic shell around [`ProxyStream`], for both variants of the protocol.
 //!
 //! One task serves one proxy: it reads requests, hears of new generations, and writes responses as
 //! fast as the proxy takes them. While responses wait to be taken no further generation is looked
-//! at, so a slow proxy costs one set of responses and then gets the latest. Only delta discovery
-//! is offered. Streams that do not say who they are are few at a time, and not for long.
+//! at, so a slow proxy costs one set of responses and then gets the latest. Streams that do not
+//! say who they are are few at a time, and not for long.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -16,6 +16,7 @@ use lateen_xds::discovery::aggregated_discovery_service_server::AggregatedDiscov
 use lateen_xds::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
+use lateen_xds::server::{Contents, Session, Variant, WorldSession};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -81,28 +82,12 @@ impl DiscoveryService {
     pub fn new(discovery: Arc<Discovery>, callers: Option<Arc<Callers>>) -> Self {
         Self { discovery, callers }
     }
-}
 
-type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for DiscoveryService {
-    type StreamAggregatedResourcesStream = ResponseStream<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = ResponseStream<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
+    /// Opens a stream for a caller that is believed; it has still to say for which proxy.
+    async fn open<V: Variant>(
         &self,
-        _request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented(
-            "only delta discovery is served: set the api_type of ads_config to DELTA_GRPC",
-        ))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        request: Request<Streaming<V::Request>>,
+    ) -> Result<Response<ResponseStream<V::Message>>, Status> {
         let identified = self.callers.as_ref().map(|callers| {
             callers.identify(request.metadata(), request.extensions().get::<VerifiedPeer>())
         });
@@ -121,7 +106,7 @@ impl AggregatedDiscoveryService for DiscoveryService {
         })?;
         let address = request.extensions().get::<PeerAddress>().map(ToString::to_string);
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
-        let connection = Connection {
+        let connection = Connection::<V> {
             id: self.discovery.next_connection.fetch_add(1, Ordering::Relaxed),
             discovery: Arc::clone(&self.discovery),
             account,
@@ -135,22 +120,40 @@ impl AggregatedDiscoveryService for DiscoveryService {
     }
 }
 
+type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for DiscoveryService {
+    type StreamAggregatedResourcesStream = ResponseStream<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = ResponseStream<DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        self.open::<WorldSession>(request).await
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        self.open::<Session>(request).await
+    }
+}
+
 /// One proxy's connection.
-struct Connection {
+struct Connection<V: Variant> {
     id: u64,
     discovery: Arc<Discovery>,
     account: Option<ServiceAccount>,
     peer: String,
-    sender: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
-    waiting: VecDeque<DeltaDiscoveryResponse>,
+    sender: mpsc::Sender<Result<V::Message, Status>>,
+    waiting: VecDeque<V::Response>,
 }
 
-impl Connection {
-    async fn run(
-        mut self,
-        requests: Streaming<DeltaDiscoveryRequest>,
-        newcomer: OwnedSemaphorePermit,
-    ) {
+impl<V: Variant> Connection<V> {
+    async fn run(mut self, requests: Streaming<V::Request>, newcomer: OwnedSemaphorePermit) {
         let discovery = Arc::clone(&self.discovery);
         discovery.metrics.connected.inc();
         let ended = self.serve(requests, newcomer).await;
@@ -166,7 +169,7 @@ impl Connection {
 
     async fn serve(
         &mut self,
-        mut requests: Streaming<DeltaDiscoveryRequest>,
+        mut requests: Streaming<V::Request>,
         newcomer: OwnedSemaphorePermit,
     ) -> Result<(), Status> {
         let Some(first) = self.first(&mut requests).await? else { return Ok(()) };
@@ -174,7 +177,7 @@ impl Connection {
         drop(newcomer);
         let mut generations = self.discovery.generations.clone();
         let mut generation = Arc::clone(&generations.borrow_and_update());
-        let mut stream = ProxyStream::new(self.resources(&generation, &view).await?);
+        let mut stream = ProxyStream::<V>::new(self.resources(&generation, &view).await?);
         let mut status = ProxyStatus {
             cluster_id: view.cluster_id.clone(),
             proxy: format!("{}.{}", view.name, view.namespace),
@@ -186,7 +189,7 @@ impl Connection {
         tracing::info!(connection = self.id, proxy = status.proxy, "proxy connected");
         self.take(&mut stream, &first, &status.proxy)?;
         loop {
-            status.update(stream.session(), generation.number);
+            status.update(stream.subscriptions(), generation.number);
             self.discovery.proxies.set(self.id, status.clone());
             let idle = self.waiting.is_empty();
             tokio::select! {
@@ -194,7 +197,7 @@ impl Connection {
                 permit = self.sender.clone().reserve_owned(), if !idle => {
                     let Ok(permit) = permit else { return Ok(()) };
                     if let Some(response) = self.waiting.pop_front() {
-                        permit.send(Ok(response));
+                        permit.send(Ok(response.into()));
                     }
                     if self.waiting.is_empty() {
                         let elapsed = generation.since.elapsed();
@@ -220,8 +223,8 @@ impl Connection {
     /// The first request, unless the server stops before it comes.
     async fn first(
         &self,
-        requests: &mut Streaming<DeltaDiscoveryRequest>,
-    ) -> Result<Option<DeltaDiscoveryRequest>, Status> {
+        requests: &mut Streaming<V::Request>,
+    ) -> Result<Option<V::Request>, Status> {
         tokio::select! {
             () = self.discovery.stop.cancelled() => Ok(None),
             request = requests.message() => request,
@@ -231,8 +234,8 @@ impl Connection {
         }
     }
 
-    fn view(&self, first: &DeltaDiscoveryRequest) -> Result<ProxyView, Status> {
-        let node = first.node.as_ref().ok_or(NodeError::Missing);
+    fn view(&self, first: &V::Request) -> Result<ProxyView, Status> {
+        let node = V::node(first).ok_or(NodeError::Missing);
         let view = node
             .and_then(ProxyView::from_node)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -247,8 +250,8 @@ impl Connection {
 
     fn take(
         &mut self,
-        stream: &mut ProxyStream,
-        request: &DeltaDiscoveryRequest,
+        stream: &mut ProxyStream<V>,
+        request: &V::Request,
         proxy: &str,
     ) -> Result<(), Status> {
         let Reaction { responses, refused } = stream
@@ -279,17 +282,13 @@ impl Connection {
         made.map_err(|error| Status::internal(format!("the translation failed: {error}")))
     }
 
-    fn send(&mut self, responses: Vec<DeltaDiscoveryResponse>) {
+    fn send(&mut self, responses: Vec<V::Response>) {
         for response in responses {
-            let kind = short_name(&response.type_url);
+            let Contents { type_url, changed, removed } = V::contents(&response);
+            let kind = short_name(type_url);
             self.discovery.metrics.pushes.get_or_create(&label(kind)).inc();
-            tracing::debug!(
-                connection = self.id,
-                kind,
-                resources = response.resources.len(),
-                removed = response.removed_resources.len(),
-                "push"
-            );
+            let resources = changed.len();
+            tracing::debug!(connection = self.id, kind, resources, removed, "push");
             self.waiting.push_back(response);
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use lateen_xds::server::Session;
+use lateen_xds::server::Subscriptions;
 
 use super::stream::{TYPES, short_name};
 use crate::translate::view::ProxyView;
@@ -46,14 +46,14 @@ pub struct ProxyStatus {
 
 impl ProxyStatus {
     /// Takes the state of its stream.
-    pub fn update(&mut self, session: &Session, snapshot: u64) {
+    pub fn update(&mut self, books: &Subscriptions, snapshot: u64) {
         self.snapshot = snapshot;
         for type_url in TYPES {
             let status = TypeStatus {
-                subscribed: session.is_subscribed(type_url),
-                resources: session.held(type_url),
-                unanswered: session.unanswered(type_url),
-                refused: session.refusal(type_url).map(str::to_owned),
+                subscribed: books.is_subscribed(type_url),
+                resources: books.held(type_url),
+                unanswered: books.unanswered(type_url),
+                refused: books.refusal(type_url).map(str::to_owned),
             };
             self.types.insert(short_name(type_url), status);
         }

@@ -7,8 +7,7 @@
 
 use std::sync::Arc;
 
-use lateen_xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
-use lateen_xds::server::{Outcome, ProtocolError, ResourceMap, Session};
+use lateen_xds::server::{Outcome, ProtocolError, ResourceMap, Subscriptions, Variant};
 use lateen_xds::type_url;
 
 use crate::translate::Resources;
@@ -38,18 +37,18 @@ pub fn short_name(type_url: &str) -> &'static str {
 }
 
 /// What a request of the proxy led to.
-#[derive(Debug, Default)]
-pub struct Reaction {
+#[derive(Debug)]
+pub struct Reaction<R> {
     /// What is to be sent now.
-    pub responses: Vec<DeltaDiscoveryResponse>,
+    pub responses: Vec<R>,
     /// Type and reason, when the proxy refused something.
     pub refused: Option<(String, String)>,
 }
 
-/// The stream of one proxy.
+/// The stream of one proxy, in either variant of the protocol.
 #[derive(Debug, Default)]
-pub struct ProxyStream {
-    session: Session,
+pub struct ProxyStream<V> {
+    session: V,
     wanted: Arc<Resources>,
     /// Clusters that are not wanted any more but may still be in use.
     lingering_clusters: ResourceMap,
@@ -57,7 +56,7 @@ pub struct ProxyStream {
     lingering_endpoints: ResourceMap,
 }
 
-impl ProxyStream {
+impl<V: Variant> ProxyStream<V> {
     /// A stream for a proxy that should have these resources.
     #[must_use]
     pub fn new(wanted: Arc<Resources>) -> Self {
@@ -70,10 +69,10 @@ impl ProxyStream {
     /// When the proxy breaks the protocol; the stream is to be closed.
     pub fn on_request(
         &mut self,
-        request: &DeltaDiscoveryRequest,
-    ) -> Result<Reaction, ProtocolError> {
+        request: &V::Request,
+    ) -> Result<Reaction<V::Response>, ProtocolError> {
         let taken = self.session.request(request)?;
-        let mut reaction = Reaction::default();
+        let mut reaction = Reaction { responses: Vec::new(), refused: None };
         if taken.subscribed {
             self.answer(&taken.type_url, &mut reaction.responses);
         }
@@ -88,7 +87,7 @@ impl ProxyStream {
     }
 
     /// Moves the proxy to other resources: what is to be sent for it now.
-    pub fn on_resources(&mut self, wanted: Arc<Resources>) -> Vec<DeltaDiscoveryResponse> {
+    pub fn on_resources(&mut self, wanted: Arc<Resources>) -> Vec<V::Response> {
         let before = std::mem::replace(&mut self.wanted, wanted);
         let wanted = Arc::clone(&self.wanted);
         linger(&mut self.lingering_clusters, &before.clusters, &wanted.clusters);
@@ -118,13 +117,13 @@ impl ProxyStream {
         responses
     }
 
-    /// The state of the stream.
+    /// What the proxy asked for, has and answered.
     #[must_use]
-    pub fn session(&self) -> &Session {
-        &self.session
+    pub fn subscriptions(&self) -> &Subscriptions {
+        self.session.subscriptions()
     }
 
-    fn answer(&mut self, type_url: &str, responses: &mut Vec<DeltaDiscoveryResponse>) {
+    fn answer(&mut self, type_url: &str, responses: &mut Vec<V::Response>) {
         // Of a type that is not served there is nothing: said, or the proxy would wait for ever.
         let wanted = self.wanted.of(type_url).map(Arc::clone).unwrap_or_default();
         let lingering = match type_url {
@@ -140,8 +139,8 @@ impl ProxyStream {
         let Some(response) = response else { return };
         if type_url == type_url::CLUSTER {
             // A cluster that is defined anew waits for its endpoints, even if these are the same.
-            let names = response.resources.iter().map(|resource| resource.name.as_str());
-            self.session.resend(type_url::ENDPOINTS, names);
+            let names = V::contents(&response).changed;
+            self.session.subscriptions_mut().resend(type_url::ENDPOINTS, names);
         }
         responses.push(response);
     }
@@ -155,13 +154,13 @@ impl ProxyStream {
     }
 
     /// Removes what lingers, once nothing the proxy holds can point at it.
-    fn sweep(&mut self, responses: &mut Vec<DeltaDiscoveryResponse>) {
+    fn sweep(&mut self, responses: &mut Vec<V::Response>) {
         if self.lingering_clusters.is_empty() && self.lingering_endpoints.is_empty() {
             return;
         }
-        let settled = |type_url| {
-            self.session.unanswered(type_url) == 0 && self.session.refusal(type_url).is_none()
-        };
+        let books = self.session.subscriptions();
+        let settled =
+            |type_url| books.unanswered(type_url) == 0 && books.refusal(type_url).is_none();
         if !settled(type_url::LISTENER) || !settled(type_url::ROUTES) {
             return;
         }
@@ -197,15 +196,17 @@ fn union(wanted: &ResourceMap, lingering: &ResourceMap) -> ResourceMap {
 
 #[cfg(test)]
 mod tests {
-    use super::{ProxyStream, TYPES};
+    use super::TYPES;
     use crate::translate::{Resources, Since};
-    use lateen_xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+    use lateen_xds::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest};
     use lateen_xds::pb::google::rpc::Status;
-    use lateen_xds::server::{Resource, ResourceMap};
+    use lateen_xds::server::{Resource, ResourceMap, Session, World, WorldSession};
     use lateen_xds::type_url;
     use proptest::prelude::{prop_assert_eq, proptest};
     use std::collections::BTreeMap;
     use std::sync::Arc;
+
+    type ProxyStream = super::ProxyStream<Session>;
 
     fn map(entries: &[(&str, &str)]) -> Arc<ResourceMap> {
         let entry = |(name, version): &(&str, &str)| {
@@ -294,6 +295,34 @@ mod tests {
         let mut next = (*resources(&[("a", "1")], &[("l", "1")])).clone();
         next.endpoints = map(&[("a", "2")]);
         assert_eq!(types(&stream.on_resources(Arc::new(next))), [("eds", 1, 0)]);
+    }
+
+    #[test]
+    fn a_stream_of_the_world_keeps_the_same_order() {
+        let ask = |type_url: &str, nonce: &str| DiscoveryRequest {
+            type_url: type_url.to_owned(),
+            response_nonce: nonce.to_owned(),
+            ..DiscoveryRequest::default()
+        };
+        let said = |sent: &[World]| {
+            let one = |it: &World| {
+                (super::short_name(&it.message.type_url), it.message.resources.len(), it.removed)
+            };
+            sent.iter().map(one).collect::<Vec<_>>()
+        };
+        let first = resources(&[("a", "1"), ("b", "1")], &[("l", "1")]);
+        let mut stream = super::ProxyStream::<WorldSession>::new(first);
+        for type_url in [type_url::CLUSTER, type_url::LISTENER] {
+            let sent = stream.on_request(&ask(type_url, "")).unwrap().responses;
+            let ack = ask(type_url, &sent[0].message.nonce);
+            assert!(stream.on_request(&ack).unwrap().responses.is_empty());
+        }
+        let sent = stream.on_resources(resources(&[("a", "2"), ("c", "1")], &[("l", "2")]));
+        assert_eq!(said(&sent), [("cds", 3, 0), ("lds", 1, 0)], "b may be in use");
+        let after = stream.on_request(&ask(type_url::CLUSTER, &sent[0].message.nonce)).unwrap();
+        assert!(after.responses.is_empty(), "the listener is not in force yet");
+        let after = stream.on_request(&ask(type_url::LISTENER, &sent[1].message.nonce)).unwrap();
+        assert_eq!(said(&after.responses), [("cds", 2, 1)]);
     }
 
     #[test]

@@ -9,3 +9,4 @@ mod daemon;
 mod endings;
 mod injection;
 mod scale;
+mod world;
