@@ -17,6 +17,7 @@ use lateen_api::Finding;
 use lateen_api::core::{Pod, TargetPort};
 use lateen_api::mesh::{LogEncoding, MeshConfig};
 use lateen_api::meta::{Labels, selects};
+use lateen_api::names::label;
 use lateen_api::object::Resource;
 use lateen_api::port::Protocol;
 use lateen_api::security::AuthorizationPolicy;
@@ -264,6 +265,8 @@ impl Mesh for Model {
             mode: effective.mode,
             port_modes: effective.ports,
             policies: self.policies(&view.namespace, labels),
+            labelled_mutual_tls: labels.get(label::TLS_MODE).is_some_and(|mode| mode == "istio"),
+            addresses: if view.grpc { view.addresses.clone() } else { Vec::new() },
         }
     }
 

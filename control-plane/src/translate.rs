@@ -4,8 +4,10 @@
 //! hash of its bytes, so that equal content has equal versions in every process. Traffic from the
 //! application ([`outbound`]) depends on namespace and settings and is shared by many proxies;
 //! traffic to it ([`inbound`]) is the workload's own, and so is what a gateway opens ([`edge`]).
+//! gRPC libraries without a proxy have a dialect of their own (`grpc`).
 
 mod access_log;
+mod aliases;
 mod authorization;
 mod canonical;
 mod cluster_limits;
@@ -17,6 +19,11 @@ mod gateway;
 mod gateway_listeners;
 mod gateway_routes;
 mod gateway_tls;
+mod grpc;
+mod grpc_clusters;
+mod grpc_listeners;
+mod grpc_routes;
+mod grpc_servers;
 mod inbound;
 pub mod input;
 mod listener;
@@ -140,6 +147,7 @@ pub struct Traits {
     istio_filters: bool,
     families: Families,
     gateway: bool,
+    grpc: bool,
 }
 
 impl Traits {
@@ -150,8 +158,8 @@ impl Traits {
             v4: view.addresses.iter().any(std::net::IpAddr::is_ipv4),
             v6: view.addresses.iter().any(std::net::IpAddr::is_ipv6),
         };
-        let gateway = view.role == Role::Router;
-        Self { istio_filters: view.istio_filters, families, gateway }
+        let gateway = view.role == Role::Router && !view.grpc;
+        Self { istio_filters: view.istio_filters, families, gateway, grpc: view.grpc }
     }
 
     /// Whether the proxy is a gateway.
@@ -159,12 +167,21 @@ impl Traits {
     pub fn gateway(&self) -> bool {
         self.gateway
     }
+
+    /// Whether connections of an application are led to the proxy, with their original destinations.
+    #[must_use]
+    pub fn captures(&self) -> bool {
+        !self.gateway && !self.grpc
+    }
 }
 
 /// Resources for traffic from the application.
 #[must_use]
 pub fn outbound(outbound: &Outbound, mesh: &MeshSettings, traits: Traits) -> Resources {
-    let Traits { istio_filters, families, gateway } = traits;
+    let Traits { istio_filters, families, gateway, grpc } = traits;
+    if grpc {
+        return grpc::outbound(outbound, mesh, families);
+    }
     if gateway {
         return reachable_from_gateways(outbound, mesh, families);
     }
@@ -191,15 +208,16 @@ fn assignment(origin: clusters::Origin<'_>, families: Families) -> Option<Cluste
     if origin.resolution() != input::Resolution::Endpoints {
         return None;
     }
-    let all: Vec<_> = origin.endpoints().collect();
-    let reachable = endpoints::reachable(origin.service, &all, families);
-    Some(endpoints::assignment(&origin.cluster_name(), reachable))
+    Some(endpoints::of(origin, families))
 }
 
 /// Resources for traffic to the application.
 #[must_use]
 pub fn inbound(inbound: &Inbound, mesh: &MeshSettings, traits: Traits) -> Resources {
-    let Traits { istio_filters, families, .. } = traits;
+    let Traits { istio_filters, families, grpc, .. } = traits;
+    if grpc {
+        return grpc::inbound(inbound, mesh);
+    }
     let made = inbound.ports.iter().map(|port| clusters::inbound(port, mesh, families));
     let listener = inbound::listener(inbound, mesh, istio_filters, families);
     Resources {

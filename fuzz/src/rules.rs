@@ -68,5 +68,6 @@ fn view(role: Role) -> ProxyView {
         cluster_id: "Kubernetes".to_owned(),
         version: "1.30.0".to_owned(),
         istio_filters: true,
+        grpc: false,
     }
 }

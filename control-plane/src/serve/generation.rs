@@ -158,7 +158,7 @@ impl Generation {
         let cell = Arc::clone(self.outbound.lock().entry(kind.clone()).or_default());
         let made = cell.get_or_init(|| {
             let seen = self.mesh.outbound(scope);
-            let seen = if traits.gateway() { seen.for_gateway() } else { seen };
+            let seen = if traits.captures() { seen } else { seen.by_endpoints() };
             let settings = self.mesh.settings();
             let before = self.before.as_ref().and_then(|it| it.outbound.get(kind));
             let updated = before.and_then(|it| {

@@ -20,7 +20,7 @@ use lateen_api::{Finding, names};
 use super::canonical::RBAC;
 use super::filters::{http_filter, network_filter};
 use super::pack::any_with;
-use super::rbac::{Ruling, Terms, match_nothing, ruling};
+use super::rbac::{Reader, Ruling, Terms, match_nothing, ruling};
 
 /// Prefix of the statistics of rules that are only tried.
 const SHADOW_PREFIX: &str = "istio_dry_run_allow_";
@@ -39,7 +39,19 @@ pub(crate) fn http_filters(policies: &Policies, trust_domains: &[String]) -> Vec
         };
         http_filter("envoy.filters.http.rbac", any_with(&message, &RBAC))
     };
-    enforced(policies, trust_domains, false).map(filter).collect()
+    enforced(policies, trust_domains, Reader::Requests).map(filter).collect()
+}
+
+/// The filters of servers that are gRPC libraries: of each name there may be one only.
+///
+/// Source of names: Istio pilot/pkg/networking/grpcgen/lds.go.
+pub(crate) fn grpc_filters(policies: &Policies, trust_domains: &[String]) -> Vec<HttpFilter> {
+    let filter = |rules: Rules| {
+        let denies = rules.action == RbacAction::Deny as i32;
+        let name = if denies { "envoy.filters.http.rbac.DENY" } else { "envoy.filters.http.rbac" };
+        http_filter(name, any_with(&HttpRbac { rules: Some(rules), ..HttpRbac::default() }, &RBAC))
+    };
+    enforced(policies, trust_domains, Reader::Grpc).map(filter).collect()
 }
 
 /// The filters for connections.
@@ -53,7 +65,7 @@ pub(crate) fn network_filters(policies: &Policies, trust_domains: &[String]) -> 
         };
         network_filter("envoy.filters.network.rbac", any_with(&message, &RBAC))
     };
-    enforced(policies, trust_domains, true).map(filter).collect()
+    enforced(policies, trust_domains, Reader::Connections).map(filter).collect()
 }
 
 /// What in the policies cannot be honoured, on ports of any protocol.
@@ -66,7 +78,9 @@ pub fn findings(policies: &Policies, trust_domains: &[String]) -> Vec<Finding> {
             Action::Deny => "the rule denies without looking at it",
             _ => "the rule allows nothing",
         };
-        for (index, Ruling { unmet, .. }) in rulings(policy, trust_domains, false).enumerate() {
+        for (index, Ruling { unmet, .. }) in
+            rulings(policy, trust_domains, Reader::Requests).enumerate()
+        {
             for (path, reason) in unmet {
                 let path = format!("spec.rules[{index}].{path}");
                 let finding = Finding::warning(path, format!("{reason}: {effect}"));
@@ -91,13 +105,13 @@ fn is_tried(policy: &Resource<AuthorizationPolicy>) -> bool {
 fn enforced<'a>(
     policies: &'a Policies,
     trust_domains: &'a [String],
-    tcp: bool,
+    reader: Reader,
 ) -> impl Iterator<Item = Rules> + 'a {
     ACTIONS.into_iter().filter_map(move |action| {
         let mut chosen =
             policies.iter().filter(|it| it.spec.action == action && !is_tried(it)).peekable();
         chosen.peek()?;
-        let named = chosen.flat_map(|policy| named_rules(policy, trust_domains, tcp));
+        let named = chosen.flat_map(|policy| named_rules(policy, trust_domains, reader));
         let action = match action {
             Action::Deny => RbacAction::Deny,
             _ => RbacAction::Allow,
@@ -113,7 +127,7 @@ fn enforced<'a>(
 fn named_rules(
     policy: &Resource<AuthorizationPolicy>,
     trust_domains: &[String],
-    tcp: bool,
+    reader: Reader,
 ) -> Vec<(String, Policy)> {
     let name = |index: usize| {
         format!("ns[{}]-policy[{}]-rule[{index}]", policy.namespace(), policy.name())
@@ -121,16 +135,16 @@ fn named_rules(
     if policy.spec.rules.is_empty() {
         return vec![(name(0), match_nothing())];
     }
-    let rules = rulings(policy, trust_domains, tcp).enumerate();
+    let rules = rulings(policy, trust_domains, reader).enumerate();
     rules.filter_map(|(index, ruling)| Some((name(index), ruling.policy?))).collect()
 }
 
 fn rulings<'a>(
     policy: &'a Resource<AuthorizationPolicy>,
     trust_domains: &'a [String],
-    tcp: bool,
+    reader: Reader,
 ) -> impl Iterator<Item = Ruling> + 'a {
     let widens = policy.spec.action == Action::Deny;
-    let terms = Terms { tcp, widens, namespace: policy.namespace(), trust_domains };
+    let terms = Terms { reader, widens, namespace: policy.namespace(), trust_domains };
     policy.spec.rules.iter().map(move |rule| ruling(rule, terms))
 }

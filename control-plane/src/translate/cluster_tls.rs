@@ -19,11 +19,7 @@ pub(crate) fn apply(cluster: &mut Cluster, origin: Origin<'_>, mesh: &MeshSettin
         Some(tls) if tls.mode == ClientTlsMode::Disable => {}
         Some(tls) if tls.mode == ClientTlsMode::IstioMutual => {
             let given = |text: &String| (!text.is_empty()).then(|| text.clone());
-            let names = if tls.subject_alt_names.is_empty() {
-                identities(origin)
-            } else {
-                tls.subject_alt_names.clone()
-            };
+            let names = mesh_names(tls, origin);
             let sni = given(&tls.sni).unwrap_or_else(|| sni(origin));
             cluster.transport_socket = Some(mesh_client(sni, &names, alpn(origin)));
         }
@@ -60,6 +56,14 @@ fn automatic(cluster: &mut Cluster, origin: Origin<'_>) {
 
 fn sni(origin: Origin<'_>) -> String {
     cluster_sni(origin.port.number, origin.subset, &origin.service.host)
+}
+
+/// Who may answer where mutual TLS of the mesh is asked for.
+pub(crate) fn mesh_names(tls: &Asked, origin: Origin<'_>) -> Vec<String> {
+    if tls.subject_alt_names.is_empty() {
+        return identities(origin);
+    }
+    tls.subject_alt_names.clone()
 }
 
 /// Who may answer: all identities behind the service, sorted.

@@ -238,6 +238,11 @@ fn consistent_hashing(cluster: &mut Cluster, hash: &ConsistentHash) {
         }));
         return;
     }
+    ring_hashing(cluster, hash);
+}
+
+/// Balancing by a hash on a ring.
+pub(crate) fn ring_hashing(cluster: &mut Cluster, hash: &ConsistentHash) {
     let asked = hash.ring_hash.as_ref().map(|ring| ring.minimum_ring_size);
     let asked = asked.or(hash.minimum_ring_size).filter(|size| *size > 0);
     cluster.lb_policy = LbPolicy::RingHash as i32;
@@ -248,7 +253,7 @@ fn consistent_hashing(cluster: &mut Cluster, hash: &ConsistentHash) {
 }
 
 /// Limits that are none: what the proxy would take as default is too low for a mesh.
-fn unlimited() -> CircuitBreakers {
+pub(crate) fn unlimited() -> CircuitBreakers {
     let most = Some(number(u32::MAX));
     let thresholds = Thresholds {
         max_connections: most,

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint as EnvoyEndpoint, LbEndpoint, LocalityLbEndpoints,
 };
 
-use super::clusters::Families;
+use super::clusters::{Families, Origin};
 use super::input::{Endpoint, Service};
 use super::pack::{named_address, number, structure, text};
 
@@ -35,6 +35,12 @@ pub(crate) fn assignment<'a>(
         endpoints: localities.into_iter().map(|(name, all)| locality(name, all)).collect(),
         ..ClusterLoadAssignment::default()
     }
+}
+
+/// The endpoints of a cluster-to-be that a proxy of these families can reach.
+pub(crate) fn of(origin: Origin<'_>, families: Families) -> ClusterLoadAssignment {
+    let all: Vec<_> = origin.endpoints().collect();
+    assignment(&origin.cluster_name(), reachable(origin.service, &all, families))
 }
 
 /// The endpoints that a proxy of these families can reach, one address of each: where it has both

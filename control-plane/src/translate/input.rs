@@ -154,10 +154,10 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// The same for a gateway, whose connections have no original destination: services without an
-    /// address of their own are reached by their endpoints.
+    /// The same for a gateway or a gRPC library, whose connections have no original destination:
+    /// services without an address of their own are reached by their endpoints.
     #[must_use]
-    pub fn for_gateway(mut self) -> Self {
+    pub fn by_endpoints(mut self) -> Self {
         for service in &mut self.services {
             let known = service.ports.iter().any(|port| !port.endpoints.is_empty());
             if service.resolution == Resolution::Passthrough && known {
@@ -215,6 +215,10 @@ pub struct Inbound {
     pub port_modes: BTreeMap<u16, MutualTlsMode>,
     /// Policies that select the workload, in order of their names.
     pub policies: Vec<Arc<Resource<AuthorizationPolicy>>>,
+    /// Whether the workload is labelled as one that takes mutual TLS.
+    pub labelled_mutual_tls: bool,
+    /// Addresses of the workload, where the application asks for what it serves on them itself.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Inbound {

@@ -19,13 +19,25 @@ use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::matcher::v3::{PathMatcher, StringMatcher};
 use lateen_api::security::{Condition, Operation, Rule, Source};
 
+use super::aliases::with_aliases;
 use super::pack::{any, cidr, extension, matcher, regex};
+
+/// Who reads a policy, and so what can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// A proxy that sees requests.
+    Requests,
+    /// A proxy on a port that carries plain TCP: nothing is known of requests.
+    Connections,
+    /// A gRPC library, which refuses a whole listener for what it does not know.
+    Grpc,
+}
 
 /// In which surroundings a rule is read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms<'a> {
-    /// The port carries plain TCP: nothing is known of requests.
-    pub(crate) tcp: bool,
+    /// Who reads the policy.
+    pub(crate) reader: Reader,
     /// The rule denies (or only logs), so what cannot be asked widens it; else it allows, and
     /// what cannot be asked makes it void.
     pub(crate) widens: bool,
@@ -154,7 +166,7 @@ fn operation(
     type Make<'m> = &'m dyn Fn(&str) -> Answer<Permission>;
     let host = |value: &str| http_only(terms, header_rule(":authority", value, true));
     let method = |value: &str| http_only(terms, header_rule(":method", value, false));
-    let url = |value: &str| http_only(terms, url_path(value));
+    let url = |value: &str| http_only(terms, url_path(value, terms)?);
     let fields: [(&str, &[String], &[String], Make<'_>); 4] = [
         ("hosts", &operation.hosts, &operation.not_hosts, &host),
         ("methods", &operation.methods, &operation.not_methods, &method),
@@ -206,6 +218,9 @@ fn condition_of(
         _ if header.is_some() => {
             let name = header.unwrap_or_default();
             peer(values, not_values, &|value| {
+                if terms.reader == Reader::Grpc && !grpc_shows(name) {
+                    return Err(Gap::Unsupported(format!("gRPC does not show `{name}`")));
+                }
                 let header = Identifier::Header(header_matcher(name, value, false));
                 http_only(terms, Principal { identifier: Some(header) })
             })
@@ -290,7 +305,7 @@ impl Field<'_> {
 }
 
 fn http_only<T>(terms: Terms<'_>, matcher: T) -> Answer<T> {
-    if terms.tcp { Err(Gap::NotHttp) } else { Ok(matcher) }
+    if terms.reader == Reader::Connections { Err(Gap::NotHttp) } else { Ok(matcher) }
 }
 
 fn all_of_ids(mut ids: Vec<Principal>) -> Principal {
@@ -394,15 +409,24 @@ fn server_name(value: &str) -> Answer<Permission> {
 }
 
 /// A path: exact, prefix, suffix, any, or a template with `{*}` and `{**}`.
-fn url_path(value: &str) -> Permission {
-    if value.contains("{*}") || value.contains("{**}") {
+fn url_path(value: &str, terms: Terms<'_>) -> Answer<Permission> {
+    let template = value.contains("{*}") || value.contains("{**}");
+    if template && terms.reader == Reader::Grpc {
+        return Err(Gap::Unsupported(format!("gRPC knows no path templates such as `{value}`")));
+    }
+    if template {
         let template = value.replace("{**}", "**").replace("{*}", "*");
         let config = UriTemplateMatchConfig { path_template: template };
         let template = extension("uri-template", any(&config));
-        return Permission { rule: Some(Permit::UriTemplate(template)) };
+        return Ok(Permission { rule: Some(Permit::UriTemplate(template)) });
     }
     let path = PathMatcher { rule: Some(PathRule::Path(matcher(wildcard_pattern(value)))) };
-    Permission { rule: Some(Permit::UrlPath(path)) }
+    Ok(Permission { rule: Some(Permit::UrlPath(path)) })
+}
+
+/// Whether a gRPC library lets policies ask for a header.
+fn grpc_shows(header: &str) -> bool {
+    !header.eq_ignore_ascii_case(":scheme") && !header.to_ascii_lowercase().starts_with("grpc-")
 }
 
 fn header_rule(name: &str, value: &str, ignore_case: bool) -> Permission {
@@ -446,43 +470,4 @@ fn regex_quote(text: &str) -> String {
         quoted.push(character);
     }
     quoted
-}
-
-/// The same identities under every name of the trust domain.
-///
-/// `cluster.local` in a policy stands for the mesh's trust domain, whatever it is called.
-fn with_aliases(principals: &[String], trust_domains: &[String]) -> Vec<String> {
-    let mut all: Vec<String> = Vec::with_capacity(principals.len());
-    for principal in principals {
-        let renamed = match principal.split_once('/') {
-            Some((domain, rest)) if rest.matches('/').count() == 3 => {
-                renamed(domain, rest, trust_domains)
-            }
-            _ => vec![principal.clone()],
-        };
-        for name in renamed {
-            if !all.contains(&name) {
-                all.push(name);
-            }
-        }
-    }
-    all
-}
-
-fn renamed(domain: &str, rest: &str, trust_domains: &[String]) -> Vec<String> {
-    let stands_for = |name: &String| match domain.strip_prefix('*') {
-        Some(suffix) => name.ends_with(suffix),
-        None => match domain.strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix),
-            None => name == domain,
-        },
-    };
-    if domain != "cluster.local" && !trust_domains.iter().any(stands_for) {
-        return vec![format!("{domain}/{rest}")];
-    }
-    trust_domains
-        .iter()
-        .map(|name| if stands_for(name) { domain } else { name })
-        .map(|name| format!("{name}/{rest}"))
-        .collect()
 }

@@ -37,8 +37,7 @@ pub(crate) fn detected_name(service: &Service, port: &ServicePort) -> String {
 
 /// Every route table that the outbound listeners refer to.
 pub(crate) fn tables(outbound: &Outbound, mesh: &MeshSettings) -> Vec<RouteConfiguration> {
-    let rules = Rules::new(outbound, &mesh.cluster_domain);
-    let build = Build { outbound, mesh, rules };
+    let build = Build::new(outbound, mesh);
     let mut by_port: BTreeMap<u16, Vec<(&Service, &ServicePort)>> = BTreeMap::new();
     let mut tables = Vec::new();
     for service in &outbound.services {
@@ -46,7 +45,7 @@ pub(crate) fn tables(outbound: &Outbound, mesh: &MeshSettings) -> Vec<RouteConfi
             if port.protocol.is_http() {
                 by_port.entry(port.number).or_default().push((service, port));
             } else if port.protocol == Protocol::Auto {
-                tables.push(build.detected(service, port));
+                tables.push(build.of_port(service, port, detected_name(service, port)));
             }
         }
     }
@@ -54,13 +53,18 @@ pub(crate) fn tables(outbound: &Outbound, mesh: &MeshSettings) -> Vec<RouteConfi
     tables
 }
 
-struct Build<'a> {
+/// Makes the route tables of what a proxy sees.
+pub(crate) struct Build<'a> {
     outbound: &'a Outbound,
     mesh: &'a MeshSettings,
     rules: Rules<'a>,
 }
 
-impl Build<'_> {
+impl<'a> Build<'a> {
+    pub(crate) fn new(outbound: &'a Outbound, mesh: &'a MeshSettings) -> Self {
+        Self { outbound, mesh, rules: Rules::new(outbound, &mesh.cluster_domain) }
+    }
+
     fn port(&self, number: u16, services: &[(&Service, &ServicePort)]) -> RouteConfiguration {
         let mut taken = HashSet::new();
         let mut hosts: Vec<VirtualHost> = services
@@ -91,11 +95,16 @@ impl Build<'_> {
         table(number.to_string(), hosts)
     }
 
-    /// The address was that of the service already, so the host does not matter.
-    fn detected(&self, service: &Service, port: &ServicePort) -> RouteConfiguration {
+    /// The table for where the service is known already, so that the host does not matter.
+    pub(crate) fn of_port(
+        &self,
+        service: &Service,
+        port: &ServicePort,
+        name: String,
+    ) -> RouteConfiguration {
         let any = vec!["*".to_owned()];
         let host = self.virtual_host(&service.host, port.number, any, &mut HashSet::new());
-        table(detected_name(service, port), host.into_iter().collect())
+        table(name, host.into_iter().collect())
     }
 
     /// A virtual host with the domains that no other has taken.
@@ -128,14 +137,7 @@ impl Build<'_> {
     /// All names and addresses that stand for a service, seen from the proxy's namespace.
     fn domains(&self, service: &Service) -> Vec<String> {
         let mut domains = vec![service.host.clone()];
-        if service.kubernetes {
-            let (name, namespace) = (&service.name, &service.namespace);
-            if *namespace == self.outbound.namespace {
-                domains.push(name.clone());
-            }
-            domains.push(format!("{name}.{namespace}"));
-            domains.push(format!("{name}.{namespace}.svc"));
-        }
+        domains.extend(short_names(service, &self.outbound.namespace));
         if service.is_headless() {
             // Its pods have names below its own.
             let pods: Vec<String> = domains.iter().map(|name| format!("*.{name}")).collect();
@@ -196,6 +198,17 @@ impl Build<'_> {
             ..VirtualHost::default()
         }
     }
+}
+
+/// The names besides its host that stand for a service, seen from a namespace.
+pub(crate) fn short_names(service: &Service, from: &str) -> Vec<String> {
+    if !service.kubernetes {
+        return Vec::new();
+    }
+    let (name, namespace) = (&service.name, &service.namespace);
+    let own = (namespace == from).then(|| name.clone());
+    let longer = [format!("{name}.{namespace}"), format!("{name}.{namespace}.svc")];
+    own.into_iter().chain(longer).collect()
 }
 
 /// The routes of a rule that can hold for a caller, up to the one that takes every request.

@@ -33,6 +33,8 @@ use super::input::{
 use super::view::ProxyView;
 use super::{Resources, Traits, inbound, outbound};
 
+mod grpc;
+
 fn resource<S: DeserializeOwned>(name: &str, namespace: &str, spec: Value) -> Arc<Resource<S>> {
     Arc::new(Resource {
         meta: ObjectMeta {

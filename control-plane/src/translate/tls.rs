@@ -13,8 +13,9 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_c
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProtocol;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig,
-    SubjectAltNameMatcher, TlsCertificate, TlsParameters, UpstreamTlsContext,
+    CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext,
+    DownstreamTlsContext, SdsSecretConfig, SubjectAltNameMatcher, TlsCertificate, TlsParameters,
+    UpstreamTlsContext,
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
@@ -90,6 +91,59 @@ pub(crate) fn mesh_server(trust_domains: &[String], alpn: &[&str]) -> TransportS
         ..DownstreamTlsContext::default()
     };
     transport_socket(TLS_SOCKET, any(&context))
+}
+
+/// The name under which the bootstrap file of a gRPC library has the workload's certificate and
+/// the mesh's roots.
+const PROVIDER: &str = "default";
+
+/// Mutual TLS of a gRPC library to a server: exactly these identities are taken for the service.
+///
+/// Libraries read certificates from files that their bootstrap file names; of names of servers
+/// they know the untyped matchers only.
+#[expect(deprecated, reason = "gRPC libraries read no other field of these names")]
+pub(crate) fn grpc_client(identities: &[String]) -> TransportSocket {
+    let validation = CertificateValidationContext {
+        match_subject_alt_names: identities.iter().map(|name| exact_name(name)).collect(),
+        ..provided_roots()
+    };
+    let context = UpstreamTlsContext {
+        common_tls_context: Some(provided_identity(validation)),
+        ..UpstreamTlsContext::default()
+    };
+    transport_socket(TLS_SOCKET, any(&context))
+}
+
+/// Mutual TLS of a gRPC library as a server, which knows no names of clients.
+pub(crate) fn grpc_server() -> TransportSocket {
+    let context = DownstreamTlsContext {
+        require_client_certificate: Some(flag(true)),
+        common_tls_context: Some(provided_identity(provided_roots())),
+        ..DownstreamTlsContext::default()
+    };
+    transport_socket(TLS_SOCKET, any(&context))
+}
+
+fn provided_roots() -> CertificateValidationContext {
+    CertificateValidationContext {
+        ca_certificate_provider_instance: Some(provided(ROOT_SECRET)),
+        ..CertificateValidationContext::default()
+    }
+}
+
+fn provided_identity(validation: CertificateValidationContext) -> CommonTlsContext {
+    CommonTlsContext {
+        tls_certificate_provider_instance: Some(provided(WORKLOAD_SECRET)),
+        validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
+        ..CommonTlsContext::default()
+    }
+}
+
+fn provided(certificate: &str) -> CertificateProviderPluginInstance {
+    CertificateProviderPluginInstance {
+        instance_name: PROVIDER.to_owned(),
+        certificate_name: certificate.to_owned(),
+    }
 }
 
 /// What a TLS server shows and demands that is no sidecar.

@@ -11,7 +11,7 @@ use lateen_xds::server::ResourceMap;
 use super::canonical::{CLUSTER, ENDPOINTS};
 use super::clusters::{self, Origin};
 use super::input::{MeshSettings, Outbound, Resolution, Service};
-use super::{Resources, Since, Traits, assignment, encode};
+use super::{Resources, Since, Traits, assignment, encode, grpc_clusters};
 
 /// The resources for `now`, made from those (`had`) of `before`; `None` where more has changed than
 /// endpoints.
@@ -30,9 +30,15 @@ pub fn outbound_after(
             continue;
         }
         let name = origin.cluster_name();
-        let cluster = clusters::outbound(origin, mesh, traits.families);
+        let (cluster, assigned) = if traits.grpc {
+            let assigned = grpc_clusters::assignment(origin, traits.families);
+            (grpc_clusters::cluster(origin), assigned)
+        } else {
+            let cluster = clusters::outbound(origin, mesh, traits.families);
+            (cluster, assignment(origin, traits.families))
+        };
         clusters.set(&name, encode(&cluster, &CLUSTER));
-        if let Some(assigned) = assignment(origin, traits.families) {
+        if let Some(assigned) = assigned {
             endpoints.set(&name, encode(&assigned, &ENDPOINTS));
         }
     }

@@ -72,6 +72,8 @@ pub struct ProxyView {
     pub version: String,
     /// Whether the proxy has Istio's filters; a stock Envoy has not.
     pub istio_filters: bool,
+    /// Whether it is no proxy but a gRPC library in the application.
+    pub grpc: bool,
 }
 
 impl ProxyView {
@@ -115,6 +117,7 @@ impl ProxyView {
             cluster_id: field(metadata, "CLUSTER_ID").unwrap_or_default().to_owned(),
             istio_filters: !version.is_empty() || field(metadata, "LATEEN").is_some(),
             version: version.to_owned(),
+            grpc: field(metadata, "GENERATOR") == Some("grpc"),
         })
     }
 
@@ -180,7 +183,14 @@ mod tests {
         assert_eq!((view.name.as_str(), view.namespace.as_str()), ("cart-1.v2", "shop"));
         assert_eq!(view.addresses.len(), 2);
         assert_eq!(view.labels["app"], "cart");
-        assert!(view.istio_filters);
+        assert!(view.istio_filters && !view.grpc);
+    }
+
+    #[test]
+    fn a_library_says_that_it_is_none() {
+        let metadata = Some(structure([("GENERATOR".to_owned(), text("grpc"))]));
+        let node = Node { metadata, ..node("sidecar~10.0.0.1~cart-1.shop~cluster.local") };
+        assert!(ProxyView::from_node(&node).unwrap().grpc);
     }
 
     #[test]

@@ -410,7 +410,7 @@ fn gateways_reach_headless_services_by_their_endpoints() {
     let text = text.replace("clusterIPs: [10.96.0.1, 'fd00::1']", "clusterIPs: [None]");
     let model = model(&text);
     let view = ingress(true);
-    let reach = seen(&model, "front").for_gateway();
+    let reach = seen(&model, "front").by_endpoints();
     let made = crate::translate::outbound(&reach, model.settings(), Traits::of(&view));
     assert!(made.endpoints.contains_key(CART_80));
     assert!(made.listeners.is_empty() && made.routes.is_empty() && made.names.is_empty());

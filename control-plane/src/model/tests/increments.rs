@@ -102,7 +102,8 @@ proptest! {
     ) {
         let settings = Settings::parse_from(["lateend", "--config-dir", "."]);
         let mesh = MeshConfig::default();
-        let views = [view("shop", "p1"), view("shop", "p2"), view("bank", "p")].map(|it| {
+        let library = ProxyView { grpc: true, ..view("shop", "g") };
+        let views = [view("shop", "p1"), view("shop", "p2"), view("bank", "p"), library].map(|it| {
             ProxyView { addresses: vec!["10.1.0.0".parse().unwrap()], ..it }
         });
         let mut state = State::default();
