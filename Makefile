@@ -29,10 +29,11 @@ demo: build ## Bring up a shop as a mesh on this machine and prove each claim (A
 	@$(RELEASE)/lateen demo $(ARGS)
 
 .PHONY: test
-test: machine tidy ## Every test: units, packets in network namespaces, Envoy as judge, the demo and bookinfo
+test: machine tidy ## Every test: units, packets in network namespaces, Envoy and gRPC as judges, the demo and bookinfo
 	@./tests/envoy.sh >/dev/null
 	$(TEST)
 	LATEEN_ENVOY="$$(./tests/envoy.sh)" $(TEST) --test envoy_accepts -- --ignored
+	PYTHONPATH="$$(./tests/python.sh)" $(TEST) --test process -- --ignored grpc
 	$(if $(WITHOUT),,PYTHONPATH="$$(./tests/python.sh)" $(TEST) --test conformance --test crds -- --ignored)
 	@$(MAKE) --no-print-directory test-mesh
 	@$(if $(WITHOUT),echo "NOT RUN: the tests that read Istio's own files; name their folder in LATEEN_CONFORMANCE")

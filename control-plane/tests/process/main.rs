@@ -7,6 +7,8 @@ mod client;
 mod configuration;
 mod daemon;
 mod endings;
+mod grpc;
 mod injection;
+mod peer;
 mod scale;
 mod world;
