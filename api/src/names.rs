@@ -225,6 +225,8 @@ pub mod container {
     pub const PROXY_IMAGE: &str = "proxyv2";
     /// Port name of the proxy's metrics.
     pub const PROMETHEUS_PORT_NAME: &str = "http-envoy-prom";
+    /// Port name of metrics where there is an agent and no proxy.
+    pub const AGENT_PORT_NAME: &str = "mesh-metrics";
     /// Exit code of validation when rules are absent.
     pub const VALIDATION_FAILED: i32 = 126;
 }
@@ -239,6 +241,8 @@ pub mod volume {
     pub const WORKLOAD_CERTS: &str = "workload-certs";
     /// Scratch memory of the proxy.
     pub const ENVOY: &str = "istio-envoy";
+    /// Bootstrap and discovery socket for applications that speak xDS themselves.
+    pub const XDS: &str = "istio-xds";
     /// Scratch space of the agent.
     pub const DATA: &str = "istio-data";
     /// Labels and annotations of the pod.
@@ -303,6 +307,14 @@ pub mod env {
     pub const META_MESH_ID: &str = "ISTIO_META_MESH_ID";
     /// `true` redirects DNS to the proxy.
     pub const META_DNS_CAPTURE: &str = "ISTIO_META_DNS_CAPTURE";
+    /// What kind of resources the control plane makes.
+    pub const META_GENERATOR: &str = "ISTIO_META_GENERATOR";
+    /// `true` leaves the data path away: `istio-proxy` is the agent alone.
+    pub const DISABLE_ENVOY: &str = "DISABLE_ENVOY";
+    /// Folder into which certificate, key and roots are written.
+    pub const OUTPUT_CERTS: &str = "OUTPUT_CERTS";
+    /// Bootstrap file that gRPC libraries read.
+    pub const GRPC_XDS_BOOTSTRAP: &str = "GRPC_XDS_BOOTSTRAP";
     /// Lifetime of workload certificates.
     pub const SECRET_TTL: &str = "SECRET_TTL";
     /// Part of the lifetime that is left when a certificate is renewed.
@@ -319,6 +331,10 @@ pub mod path {
     pub const POD_LABELS: &str = "/etc/istio/pod/labels";
     /// Annotations of the pod.
     pub const POD_ANNOTATIONS: &str = "/etc/istio/pod/annotations";
+    /// Bootstrap file of gRPC libraries, written by the agent.
+    pub const GRPC_BOOTSTRAP: &str = "/etc/istio/proxy/grpc-bootstrap.json";
+    /// Folder of the agent, shared with applications that speak xDS themselves.
+    pub const PROXY_DATA: &str = "/var/lib/istio/data";
 }
 
 /// Objects of the control plane in the cluster.

@@ -2,8 +2,10 @@
 //!
 //! One control runtime runs the agent; each worker is a thread of its own with everything it needs
 //! (listeners, pools, telemetry) and shares only what may be shared. At the end: connections are
-//! told to finish, then nothing new is taken, workers end, logs are written out.
+//! told to finish, then nothing new is taken, workers end, logs are written out. Where applications speak
+//! xDS themselves there is the agent alone ([`proxyless`]).
 
+mod proxyless;
 mod worker;
 
 use crate::agent::connector::ConnectError;
@@ -18,14 +20,14 @@ use crate::bootstrap::Bootstrap;
 use crate::config::{Snapshot, WorkloadLabels};
 use crate::http::LocalPeer;
 use crate::listen::ListenShared;
-use crate::settings::{Role, Settings, VERSION};
+use crate::settings::{Drain, Role, Settings, VERSION};
 use crate::telemetry::{Build, Hub, Local};
 use crate::upstream::SharedUpstreams;
 use arc_swap::ArcSwap;
-use lateen_identity::SpiffeError;
+use lateen_identity::{SpiffeError, SpiffeId};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -66,6 +68,16 @@ pub enum AppError {
     /// The control plane can never be connected to.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// What applications that speak xDS need cannot be put in place.
+    #[error("{what} {}: {source}; mount a volume there that this user can write to", path.display())]
+    Proxyless {
+        /// What.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The address of the bootstrap's admin interface is taken.
     #[error("admin interface: cannot listen on {address}: {source}")]
     Admin {
@@ -111,13 +123,18 @@ struct Shared {
 impl Shared {
     fn new(settings: Arc<Settings>, local: Local, first: Snapshot, needs_identity: bool) -> Self {
         let materials = Arc::<Materials>::default();
+        // A gateway of which nobody has asked anything yet opens nothing.
+        let sidecar = settings.workload.role == Role::Sidecar;
+        let state = match settings.proxyless {
+            Some(_) => AgentState::proxyless(needs_identity),
+            None => AgentState::new(needs_identity, sidecar),
+        };
         Self {
             config: Arc::new(ArcSwap::from_pointee(first)),
             summary: Arc::new(ArcSwap::from_pointee(Summary::default())),
             listen: ListenShared::new(Arc::clone(&materials) as Arc<_>),
             hub: Hub::new(local, Build { version: VERSION.to_owned() }),
-            // A gateway of which nobody has asked anything yet opens nothing.
-            state: AgentState::new(needs_identity, settings.workload.role == Role::Sidecar),
+            state,
             tasks: TaskTracker::new(),
             end: CancellationToken::new(),
             materials,
@@ -160,14 +177,13 @@ async fn main(settings: Arc<Settings>) -> Result<(), AppError> {
     let local = Local { workload: identity.labels.clone(), principal };
     let shared = Shared::new(settings, local, Snapshot::default(), !plaintext);
     start_pages(&shared, &identity.node.id).await?;
+    if let Some(places) = &shared.settings.proxyless {
+        return proxyless::run(&shared, places, &identity, id).await;
+    }
     start_dns(&shared);
     let (changes, watching) = watch::channel(0);
     let workers = start_workers(&shared, identity.peer.clone(), &watching)?;
-    if !plaintext {
-        let (settings, materials) = (Arc::clone(&shared.settings), Arc::clone(&shared.materials));
-        let (state, end) = (Arc::clone(&shared.state), shared.end.clone());
-        shared.tasks.spawn(keep(settings, id, materials, state, end));
-    }
+    start_identity(&shared, id);
     let publisher = Publisher {
         config: Arc::clone(&shared.config),
         summary: Arc::clone(&shared.summary),
@@ -182,6 +198,16 @@ async fn main(settings: Arc<Settings>) -> Result<(), AppError> {
     until_told(&shared.state).await?;
     finish(&shared, workers).await;
     Ok(())
+}
+
+/// Keeps a certificate, where there is an authority.
+fn start_identity(shared: &Shared, id: SpiffeId) {
+    if shared.settings.control_plane.plaintext {
+        return;
+    }
+    let (settings, materials) = (Arc::clone(&shared.settings), Arc::clone(&shared.materials));
+    let (state, end) = (Arc::clone(&shared.state), shared.end.clone());
+    shared.tasks.spawn(keep(settings, id, materials, state, end));
 }
 
 /// What the agent's ports answer.
@@ -291,14 +317,25 @@ async fn until_told(state: &AgentState) -> Result<(), AppError> {
 
 /// The one order in which everything ends.
 async fn finish(shared: &Shared, workers: Workers) {
-    if !shared.state.quit.is_cancelled() {
-        shared.state.drain.cancel();
-        tokio::select! {
-            () = idle(shared) => {}
-            () = shared.state.quit.cancelled() => {}
-        }
-    }
+    drain(shared, || shared.listen.open_connections()).await;
     workers.end().await;
+    end(shared).await;
+}
+
+/// Tells connections to finish, and waits for them, unless all shall end at once.
+async fn drain(shared: &Shared, open: impl Fn() -> u64) {
+    if shared.state.quit.is_cancelled() {
+        return;
+    }
+    shared.state.drain.cancel();
+    tokio::select! {
+        () = idle(shared.settings.drain, open) => {}
+        () = shared.state.quit.cancelled() => {}
+    }
+}
+
+/// Ends the agent.
+async fn end(shared: &Shared) {
     shared.end.cancel();
     shared.tasks.close();
     if tokio::time::timeout(AGENT_END, shared.tasks.wait()).await.is_err() {
@@ -309,12 +346,11 @@ async fn finish(shared: &Shared, workers: Workers) {
 }
 
 /// Waits until no connection is open, or long enough.
-async fn idle(shared: &Shared) {
-    let drain = shared.settings.drain;
+async fn idle(drain: Drain, open: impl Fn() -> u64) {
     let started = Instant::now();
     loop {
         let waited = started.elapsed();
-        let open = shared.listen.open_connections();
+        let open = open();
         let enough = if drain.until_idle { drain.minimum } else { Duration::ZERO };
         if open == 0 && waited >= enough {
             return;

@@ -8,10 +8,12 @@ mod cli;
 mod environment;
 mod metadata;
 mod proxy_config;
+mod proxyless;
 
 pub use cli::{Cli, Command, ProxyArgs, RequestArgs, Role, WaitArgs};
 pub use environment::{Environment, environment};
 pub use proxy_config::ProxyConfig;
+pub use proxyless::{CertificateFolder, Proxyless};
 
 use lateen_api::names::{env, path, port};
 use serde_json::{Map, Value};
@@ -164,6 +166,10 @@ pub struct Settings {
     pub control_plane: ControlPlane,
     /// Certificates.
     pub certificates: Certificates,
+    /// Where certificates are written to besides; `None`: nowhere.
+    pub certificate_folder: Option<CertificateFolder>,
+    /// There is no data path; applications speak xDS themselves.
+    pub proxyless: Option<Proxyless>,
     /// DNS proxy.
     pub dns: Dns,
     /// Ports.
@@ -201,6 +207,8 @@ impl Settings {
         Ok(Self {
             control_plane: control_plane(env, &config)?,
             certificates: certificates(env)?,
+            certificate_folder: CertificateFolder::read(env),
+            proxyless: Proxyless::read(env, workload.role)?,
             dns: dns(env, &workload)?,
             ports: Ports {
                 status: config.status_port.unwrap_or(port::STATUS),
@@ -362,18 +370,20 @@ fn refuse_unsupported(env: &Environment) -> Result<(), SettingsError> {
 }
 
 fn remarks_on(args: &ProxyArgs, env: &Environment) -> Vec<String> {
-    const WITHOUT_EFFECT: [&str; 8] = [
+    const WITHOUT_EFFECT: [&str; 6] = [
         "ISTIO_BOOTSTRAP_OVERRIDE",
-        "OUTPUT_CERTS",
         "ENVOY_SECURE_METRICS_PORT",
         "ENVOY_SECURE_MERGED_METRICS_PORT",
-        "GRPC_XDS_BOOTSTRAP",
         "PROXY_XDS_VIA_AGENT",
         "WORKLOAD_RSA_KEY_SIZE",
         "ECC_CURVE",
     ];
     let set = WITHOUT_EFFECT.iter().filter(|name| !["", "0"].contains(&env.text(name)));
     let mut remarks: Vec<_> = set.map(|name| format!("{name} has no effect")).collect();
+    let proxyless = env.flag(env::DISABLE_ENVOY).unwrap_or_default();
+    if !(proxyless || env.text(env::GRPC_XDS_BOOTSTRAP).is_empty()) {
+        remarks.push("GRPC_XDS_BOOTSTRAP has no effect without DISABLE_ENVOY".to_owned());
+    }
     if args.log_as_json {
         remarks.push("--log_as_json has no effect: logs are text".to_owned());
     }

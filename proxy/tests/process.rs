@@ -1,6 +1,8 @@
 //! The whole binary against a plaintext control plane: start, traffic, change, drain, end.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod running;
+
 use lateen_testkit::echo::EchoServer;
 use lateen_xds::any::{self, pack, pack_typed_struct};
 use lateen_xds::discovery::aggregated_discovery_service_server::{
@@ -22,8 +24,9 @@ use lateen_xds::pb::envoy::extensions::filters::network::http_connection_manager
 use lateen_xds::pb::google::protobuf::Any;
 use lateen_xds::server::{Resource, ResourceMap, Session};
 use lateen_xds::type_url;
+use running::{ask, free, loopback, signal, until_ready};
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -185,10 +188,6 @@ fn wanted(all: &[(&'static str, &str, Any)]) -> Wanted {
     wanted
 }
 
-fn free() -> SocketAddr {
-    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 struct Proxy {
     child: Child,
     health: u16,
@@ -220,37 +219,6 @@ fn start(control_plane: SocketAddr) -> Proxy {
     Proxy { child, health, status }
 }
 
-fn signal(pid: u32, name: &str) {
-    let done = Command::new("kill").args([name, &pid.to_string()]).status().unwrap();
-    assert!(done.success());
-}
-
-/// One request on a connection of its own: the whole answer as text.
-async fn ask(to: SocketAddr, method: &str, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(to).await?;
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes()).await?;
-    let mut text = Vec::new();
-    stream.read_to_end(&mut text).await?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
-}
-
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
-}
-
-async fn until_ready(proxy: &Proxy) {
-    for _ in 0..500 {
-        if let Ok(answer) = ask(loopback(proxy.health), "GET", "/healthz/ready").await
-            && answer.starts_with("HTTP/1.1 200")
-        {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("not ready: {:?}", ask(loopback(proxy.health), "GET", "/healthz/ready").await);
-}
-
 fn status_line(proxy: &Proxy, name: &str) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{}/status", proxy.child.id())).unwrap();
     let line = text.lines().find(|line| line.starts_with(name)).unwrap();
@@ -272,7 +240,7 @@ async fn a_proxy_serves_changes_drains_and_ends() {
     let (push, all) = watch::channel(with(&first, "one"));
     let ads = tokio::spawn(serve_ads(all, control_plane));
     let mut proxy = start(control_address);
-    until_ready(&proxy).await;
+    until_ready(proxy.health).await;
     let (resident, own) = (status_line(&proxy, "VmRSS"), status_line(&proxy, "RssAnon"));
 
     let answer = ask(at, "GET", "/hello?x=1").await.unwrap();

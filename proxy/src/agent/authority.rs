@@ -61,6 +61,21 @@ pub enum AuthorityError {
     Roots(#[from] BundleError),
 }
 
+/// What the authority gave, checked, and as it came.
+#[derive(Debug)]
+pub struct Issued {
+    /// Certificate and key.
+    pub credential: Credential,
+    /// Roots of the mesh.
+    pub bundle: TrustBundle,
+    /// The key again: it can be had as text.
+    pub key: WorkloadKey,
+    /// Certificate and intermediates, PEM, leaf first.
+    pub chain: Vec<String>,
+    /// Roots, PEM.
+    pub roots: String,
+}
+
 /// Makes a key and has it certified.
 ///
 /// # Errors
@@ -70,7 +85,7 @@ pub async fn certify(
     cluster: &str,
     id: &SpiffeId,
     lifetime: Duration,
-) -> Result<(Credential, TrustBundle), AuthorityError> {
+) -> Result<Issued, AuthorityError> {
     let key = WorkloadKey::generate()?;
     let mut request = Request::new(IstioCertificateRequest {
         csr: key.request(id)?,
@@ -83,16 +98,14 @@ pub async fn certify(
         .await
         .map_err(|_| AuthorityError::Slow)?
         .map_err(|status| AuthorityError::Refused(Box::new(status)))?;
-    let chain = answer.into_inner().cert_chain;
-    let [certificates @ .., roots] = chain.as_slice() else {
-        return Err(AuthorityError::TooShort(chain.len()));
-    };
-    if certificates.is_empty() {
+    let mut chain = answer.into_inner().cert_chain;
+    if chain.len() < 2 {
         return Err(AuthorityError::TooShort(chain.len()));
     }
+    let roots = chain.pop().unwrap_or_default();
     let bundle = TrustBundle::from_pem(roots.as_bytes())?;
-    let credential = Credential::new(certificates.iter().map(String::as_str), &key)?;
-    Ok((credential, bundle))
+    let credential = Credential::new(chain.iter().map(String::as_str), &key)?;
+    Ok(Issued { credential, bundle, key, chain, roots })
 }
 
 /// What goes with every call to the control plane: token, cluster, configured headers.

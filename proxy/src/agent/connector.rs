@@ -57,6 +57,14 @@ pub enum ConnectError {
     /// The name to check is malformed.
     #[error(transparent)]
     Name(#[from] InvalidDnsNameError),
+    /// Nobody answers there, or not whom we trust.
+    #[error("{address}: {source}")]
+    Unreached {
+        /// Address.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 /// A gRPC channel to `address`, connected at first use.
@@ -65,12 +73,7 @@ pub enum ConnectError {
 /// When roots or address cannot be used.
 pub fn channel(address: &str, to: &ControlPlane) -> Result<Channel, ConnectError> {
     let bad = || ConnectError::Address(address.to_owned());
-    // The scheme names the protocol to the server; TLS is the connector's.
-    let scheme = if to.plaintext { "http" } else { "https" };
-    let uri: Uri = format!("{scheme}://{address}").parse().map_err(|_| bad())?;
-    let host = uri.host().ok_or_else(bad)?.to_owned();
-    uri.port_u16().ok_or_else(bad)?;
-    let tls = if to.plaintext { None } else { Some(start(to, &host)?) };
+    let (uri, connector) = connector(address, to)?;
     // tonic refuses https without its own TLS, so the endpoint is http and the origin is set.
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| bad())?;
     let endpoint = endpoint
@@ -79,7 +82,31 @@ pub fn channel(address: &str, to: &ControlPlane) -> Result<Channel, ConnectError
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_ANSWER)
         .keep_alive_while_idle(true);
-    Ok(endpoint.connect_with_connector_lazy(Connector { address: Arc::from(address), tls }))
+    Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
+/// Connects to `address` and hangs up: whether the control plane is there, and is the one we trust.
+///
+/// # Errors
+/// When it is not, or roots or address cannot be used.
+pub async fn reach(address: &str, to: &ControlPlane) -> Result<(), ConnectError> {
+    let (uri, mut connector) = connector(address, to)?;
+    let connected = tokio::time::timeout(CONNECT, connector.call(uri)).await;
+    let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let unreached = |source| ConnectError::Unreached { address: address.to_owned(), source };
+    connected.map(drop).map_err(unreached)
+}
+
+/// Connects to `address`; the URI is what the server is told of it.
+fn connector(address: &str, to: &ControlPlane) -> Result<(Uri, Connector), ConnectError> {
+    let bad = || ConnectError::Address(address.to_owned());
+    // The scheme names the protocol to the server; TLS is the connector's.
+    let scheme = if to.plaintext { "http" } else { "https" };
+    let uri: Uri = format!("{scheme}://{address}").parse().map_err(|_| bad())?;
+    let host = uri.host().ok_or_else(bad)?.to_owned();
+    uri.port_u16().ok_or_else(bad)?;
+    let tls = if to.plaintext { None } else { Some(start(to, &host)?) };
+    Ok((uri, Connector { address: Arc::from(address), tls }))
 }
 
 fn start(to: &ControlPlane, host: &str) -> Result<Tls, ConnectError> {

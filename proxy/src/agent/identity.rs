@@ -1,12 +1,14 @@
 //! Keeps the workload's certificate alive: the first one, then each before the last one ends.
 //!
 //! While the authority is away the certificate in force is used to its last second; a due renewal
-//! is tried again and again, so it happens as soon as the authority is back.
+//! is tried again and again, so it happens as soon as the authority is back. Where settings name a
+//! folder, each certificate is written there too.
 
-use super::authority::certify;
+use super::authority::{Issued, certify};
+use super::certificate_files::CertificateFiles;
 use super::materials::Materials;
 use super::state::AgentState;
-use crate::settings::Settings;
+use crate::settings::{CertificateFolder, Settings};
 use lateen_identity::{Credential, Rotation, SpiffeError, SpiffeId, TrustDomain};
 use lateen_xds::client::Backoff;
 use std::sync::Arc;
@@ -44,14 +46,20 @@ pub async fn keep(
     loop {
         let lifetime = settings.certificates.lifetime;
         let to = &settings.control_plane;
+        let mut files: Option<Files<'_>> = None;
         let wait = match certify(to, &settings.workload.cluster, &id, lifetime).await {
-            Ok((credential, bundle)) => {
+            Ok(issued) => {
                 failures = 0;
                 let now = SystemTime::now();
-                let due = rotation.renew_at(now, credential.leaf().not_after, rand::random());
-                announce(&credential, &id, due);
-                materials.set(credential, bundle, due);
-                state.identity_issued();
+                let not_after = issued.credential.leaf().not_after;
+                let due = rotation.renew_at(now, not_after, rand::random());
+                announce(&issued.credential, &id, due);
+                files = settings.certificate_folder.as_ref().map(|to| Files::of(&issued, to, due));
+                materials.set(issued.credential, issued.bundle, due);
+                // Without data path the files are all that anybody has of it.
+                if files.is_none() || settings.proxyless.is_none() {
+                    state.identity_issued();
+                }
                 Until::Due(due)
             }
             Err(error) => {
@@ -62,10 +70,45 @@ pub async fn keep(
                 Until::After(retry(failures, left))
             }
         };
+        let then = async {
+            if let Some(files) = files {
+                files.put(&state).await;
+            }
+            wait.over().await;
+        };
         tokio::select! {
-            () = wait.over() => {}
+            () = then => {}
             () = end.cancelled() => return,
         }
+    }
+}
+
+/// A certificate that shall be in files.
+struct Files<'a> {
+    files: CertificateFiles,
+    to: &'a CertificateFolder,
+    /// From then on there is a newer one to be had.
+    due: SystemTime,
+}
+
+impl<'a> Files<'a> {
+    fn of(issued: &Issued, to: &'a CertificateFolder, due: SystemTime) -> Self {
+        Self { files: CertificateFiles::of(issued), to, due }
+    }
+
+    /// Writes the files, again and again until it is done or of no use any more.
+    async fn put(self, state: &AgentState) {
+        let mut failures = 0;
+        while let Err(error) = self.files.write(self.to) {
+            failures += 1;
+            tracing::warn!(%error, failures, "certificate is not written to files, trying again");
+            state.identity_failed(error.to_string());
+            if SystemTime::now() >= self.due {
+                return;
+            }
+            tokio::time::sleep(BACKOFF.wait(failures, rand::random())).await;
+        }
+        state.identity_issued();
     }
 }
 

@@ -5,12 +5,15 @@
 //! Knows nothing of how a connection is carried.
 
 pub mod authority;
+pub mod certificate_files;
 pub mod connector;
 pub mod discovery;
 pub mod dns;
+mod files;
 pub mod identity;
 pub mod materials;
 pub mod node;
+pub mod proxyless;
 pub mod state;
 pub mod status;
 

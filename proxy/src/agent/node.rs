@@ -24,6 +24,8 @@ const MAX_DEPTH: u32 = 32;
 pub struct Identity {
     /// For discovery.
     pub node: Node,
+    /// What the node says of itself, as JSON.
+    pub metadata: Map<String, Value>,
     /// For metrics.
     pub labels: WorkloadLabels,
     /// For peers.
@@ -48,26 +50,35 @@ impl Identity {
         );
         let described = describe(workload, labels);
         let peer = LocalPeer::new(&id, &workload.pod, &described).ok();
-        let node = node(workload, labels, &addresses, (id, &described));
-        Self { node, labels: described, peer }
+        let metadata = metadata(workload, labels, (&addresses, &described));
+        let node = node(workload, labels, &metadata, (id, &described));
+        Self { node, metadata, labels: described, peer }
     }
 }
 
-fn node(
+fn metadata(
     workload: &Workload,
     labels: &Map<String, Value>,
-    addresses: &[IpAddr],
-    (id, described): (String, &WorkloadLabels),
-) -> Node {
+    (addresses, described): (&[IpAddr], &WorkloadLabels),
+) -> Map<String, Value> {
     let mut metadata = workload.metadata.clone();
     let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     metadata.insert("INSTANCE_IPS".to_owned(), Value::from(list.join(",")));
     metadata.insert("LABELS".to_owned(), Value::Object(labels.clone()));
     metadata.insert("WORKLOAD_NAME".to_owned(), Value::from(&*described.name));
+    metadata
+}
+
+fn node(
+    workload: &Workload,
+    labels: &Map<String, Value>,
+    metadata: &Map<String, Value>,
+    (id, described): (String, &WorkloadLabels),
+) -> Node {
     Node {
         id,
         cluster: format!("{}.{}", described.canonical_service, workload.namespace),
-        metadata: Some(to_struct(&metadata, 0)),
+        metadata: Some(to_struct(metadata, 0)),
         locality: locality(labels),
         user_agent_name: "lateen".to_owned(),
         user_agent_version_type: Some(UserAgentVersionType::UserAgentBuildVersion(BuildVersion {

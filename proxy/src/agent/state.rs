@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 pub struct AgentState {
     needs_identity: bool,
     needs_listeners: bool,
+    /// What the control plane is waited for with.
+    first: &'static str,
     identity: AtomicBool,
     configured: AtomicBool,
     was_ready: AtomicBool,
@@ -28,9 +30,21 @@ impl AgentState {
     /// without `needs_listeners` it is enough that those stand which there are.
     #[must_use]
     pub fn new(needs_identity: bool, needs_listeners: bool) -> Arc<Self> {
+        Self::waiting(needs_identity, needs_listeners, "configuration from the control plane")
+    }
+
+    /// As [`Self::new`], of an agent without data path: it has no listeners, and instead of configuration
+    /// in force it needs a control plane that can be reached.
+    #[must_use]
+    pub fn proxyless(needs_identity: bool) -> Arc<Self> {
+        Self::waiting(needs_identity, false, "the control plane")
+    }
+
+    fn waiting(needs_identity: bool, needs_listeners: bool, first: &'static str) -> Arc<Self> {
         Arc::new(Self {
             needs_identity,
             needs_listeners,
+            first,
             identity: AtomicBool::new(false),
             configured: AtomicBool::new(false),
             was_ready: AtomicBool::new(false),
@@ -51,7 +65,12 @@ impl AgentState {
         *self.last_error.lock() = Some(error);
     }
 
-    /// The first configuration is in force, whole.
+    /// The control plane could not be reached.
+    pub fn unreached(&self, error: String) {
+        *self.last_error.lock() = Some(error);
+    }
+
+    /// The first configuration is in force, whole; without data path, there is something to read.
     pub fn set_configured(&self) {
         self.configured.store(true, Ordering::Release);
     }
@@ -77,7 +96,8 @@ impl AgentState {
             return Err(format!("waiting for a certificate {why}"));
         }
         if !self.configured.load(Ordering::Acquire) {
-            return Err("waiting for configuration from the control plane".to_owned());
+            let why = self.last_error.lock().clone().unwrap_or_default();
+            return Err(format!("waiting for {} {why}", self.first).trim_end().to_owned());
         }
         let config = config.load();
         let waits = self.needs_listeners || config.listeners.values().any(|it| it.bind);

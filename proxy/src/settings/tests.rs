@@ -130,3 +130,43 @@ fn what_would_weaken_security_is_refused_by_name() {
         assert!(error.to_string().contains(name), "{error}");
     }
 }
+
+#[test]
+fn an_agent_without_data_path_is_asked_for_by_istios_names() {
+    let env = Environment::from([
+        ("DISABLE_ENVOY", "true"),
+        ("OUTPUT_CERTS", "/var/lib/istio/data"),
+        ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+        ("ISTIO_META_GENERATOR", "grpc"),
+    ]);
+    let settings = settings(&env);
+    let proxyless = settings.proxyless.unwrap();
+    assert_eq!(proxyless.bootstrap.to_str(), Some("/etc/istio/proxy/grpc-bootstrap.json"));
+    assert_eq!(proxyless.socket.to_str(), Some("/etc/istio/proxy/XDS"));
+    let folder = settings.certificate_folder.unwrap();
+    assert_eq!((folder.folder.to_str(), folder.shared), (Some("/var/lib/istio/data"), true));
+    assert_eq!(settings.workload.metadata["GENERATOR"], "grpc");
+    assert_eq!(settings.remarks, Vec::<String>::new());
+
+    let elsewhere = [("DISABLE_ENVOY", "1"), ("GRPC_XDS_BOOTSTRAP", "/x/b.json")];
+    let elsewhere = Settings::new(&args(&["sidecar"]), &Environment::from(elsewhere), 1)
+        .unwrap()
+        .proxyless
+        .unwrap();
+    assert_eq!(elsewhere.socket.to_str(), Some("/x/XDS"));
+}
+
+#[test]
+fn a_gateway_has_a_data_path_and_a_bootstrap_a_place() {
+    for (role, disabled, bootstrap, needle) in [
+        ("router", "true", "", "DISABLE_ENVOY"),
+        ("sidecar", "perhaps", "", "DISABLE_ENVOY"),
+        ("sidecar", "true", "./b.json", "GRPC_XDS_BOOTSTRAP"),
+        ("sidecar", "true", "/", "GRPC_XDS_BOOTSTRAP"),
+    ] {
+        let env =
+            Environment::from([("DISABLE_ENVOY", disabled), ("GRPC_XDS_BOOTSTRAP", bootstrap)]);
+        let error = Settings::new(&args(&[role]), &env, 1).unwrap_err();
+        assert!(error.to_string().contains(needle), "{error}");
+    }
+}

@@ -1,0 +1,506 @@
+//! The agent without data path: what an application that speaks xDS itself has of it.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod running;
+
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use lateen_identity::tls::{ClientAuth, HotCredential, server_config};
+use lateen_identity::{Credential, SigningRequest, Subject};
+use lateen_proxy::settings::{Environment, ProxyArgs, Settings};
+use lateen_testkit::ca::TestCa;
+use lateen_xds::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use lateen_xds::discovery::aggregated_discovery_service_server::{
+    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+};
+use lateen_xds::discovery::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
+};
+use lateen_xds::istio::ca_client::CertificateClient;
+use lateen_xds::istio::ca_server::{CertificateAuthority, CertificateServer};
+use lateen_xds::istio::{IstioCertificateRequest, IstioCertificateResponse};
+use lateen_xds::pb::google::protobuf::Any;
+use lateen_xds::type_url;
+use running::{ask, free, loopback, signal, until_ready};
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::metadata::MetadataMap;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// More than fits the windows of a connection.
+const LARGE: usize = 3 << 20;
+/// Longest wait for what must happen at once.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A control plane that answers each request with what was asked, and notes who asked.
+#[derive(Clone, Default)]
+struct ControlPlane(Arc<Mutex<Vec<(String, String)>>>);
+
+impl ControlPlane {
+    fn note(&self, metadata: &MetadataMap) {
+        let text = |name: &str| {
+            let value = metadata.get(name).map(|value| value.to_str().unwrap());
+            value.unwrap_or_default().to_owned()
+        };
+        self.0.lock().unwrap().push((text("clusterid"), text("authorization")));
+    }
+
+    fn seen(&self) -> Vec<(String, String)> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// One answer for each request of a stream.
+fn each<T, U>(mut requests: Streaming<T>, answer: fn(T) -> U) -> Answers<U>
+where
+    T: Send + 'static,
+    U: Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(4);
+    tokio::spawn(async move {
+        while let Some(Ok(request)) = requests.next().await {
+            if sender.send(Ok(answer(request))).await.is_err() {
+                return;
+            }
+        }
+    });
+    Box::pin(ReceiverStream::new(receiver))
+}
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for ControlPlane {
+    type StreamAggregatedResourcesStream = Answers<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Answers<DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        self.note(request.metadata());
+        let answer = |request: DiscoveryRequest| DiscoveryResponse {
+            version_info: request.resource_names.join(","),
+            resources: vec![Any { type_url: request.type_url, value: vec![7; LARGE] }],
+            nonce: request.response_nonce,
+            ..DiscoveryResponse::default()
+        };
+        Ok(Response::new(each(request.into_inner(), answer)))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        self.note(request.metadata());
+        let answer = |request: DeltaDiscoveryRequest| DeltaDiscoveryResponse {
+            type_url: request.type_url,
+            resources: request
+                .resource_names_subscribe
+                .into_iter()
+                .map(|name| Resource { name, ..Resource::default() })
+                .collect(),
+            nonce: request.response_nonce,
+            ..DeltaDiscoveryResponse::default()
+        };
+        Ok(Response::new(each(request.into_inner(), answer)))
+    }
+}
+
+/// Serves one gRPC service until aborted, and its connections with it.
+fn serve<S>(listener: TcpListener, tls: Option<TlsAcceptor>, service: S) -> JoinHandle<()>
+where
+    S: Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
+    tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (tls, service) = (tls.clone(), TowerToHyperService::new(service.clone()));
+            connections.spawn(async move {
+                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                match tls {
+                    None => drop(builder.serve_connection(TokioIo::new(stream), service).await),
+                    Some(tls) => {
+                        let Ok(stream) = tls.accept(stream).await else { return };
+                        drop(builder.serve_connection(TokioIo::new(stream), service).await);
+                    }
+                }
+            });
+        }
+    })
+}
+
+async fn control_plane(at: SocketAddr, control_plane: &ControlPlane) -> JoinHandle<()> {
+    let listener = TcpListener::bind(at).await.unwrap();
+    serve(listener, None, AggregatedDiscoveryServiceServer::new(control_plane.clone()))
+}
+
+async fn gone(server: JoinHandle<()>) {
+    server.abort();
+    let _aborted = server.await;
+}
+
+/// The program, in a folder of its own.
+struct Agent {
+    child: Child,
+    health: u16,
+    folder: TempDir,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+    }
+}
+
+impl Agent {
+    fn start(discovery: SocketAddr, termination: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let health = free().port();
+        let config = json!({
+            "discoveryAddress": discovery.to_string(), "controlPlaneAuthPolicy": "NONE",
+            "statusPort": free().port(), "proxyAdminPort": free().port(),
+            "terminationDrainDuration": termination,
+        });
+        let child = Command::new(env!("CARGO_BIN_EXE_lateen-proxy"))
+            .args(["proxy", "sidecar", "--log_output_level=default:error"])
+            .env_clear()
+            .env("DISABLE_ENVOY", "true")
+            .env("GRPC_XDS_BOOTSTRAP", folder.path().join("proxy/bootstrap.json"))
+            .env("PROXY_CONFIG", config.to_string())
+            .env("ENVOY_STATUS_PORT", health.to_string())
+            .env("ENVOY_PROMETHEUS_PORT", free().port().to_string())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, health, folder }
+    }
+
+    /// Discovery as a gRPC library comes to it: by the bootstrap file.
+    fn discovery(&self) -> Channel {
+        let path = self.folder.path().join("proxy/bootstrap.json");
+        let text = std::fs::read_to_string(path).unwrap();
+        let bootstrap: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(bootstrap["node"]["metadata"]["GENERATOR"], "grpc");
+        channel(bootstrap["xds_servers"][0]["server_uri"].as_str().unwrap())
+    }
+
+    async fn ended(&mut self) -> bool {
+        let told = Instant::now();
+        while told.elapsed() < SOON {
+            if let Some(ended) = self.child.try_wait().unwrap() {
+                return ended.success();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        false
+    }
+}
+
+async fn readiness(port: u16) -> String {
+    ask(loopback(port), "GET", "/healthz/ready").await.unwrap_or_default()
+}
+
+/// Waits for a reason not to be ready.
+async fn until_unready(port: u16, reason: &str) -> String {
+    let mut said = String::new();
+    for _ in 0..250 {
+        said = readiness(port).await;
+        if said.contains(reason) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(said.starts_with("HTTP/1.1 503") && said.contains(reason), "{reason}: {said}");
+    said
+}
+
+fn channel(uri: &str) -> Channel {
+    Endpoint::from_shared(uri.to_owned()).unwrap().connect_lazy()
+}
+
+/// An application's stream, with what it must not be able to say.
+struct Application<T, U> {
+    requests: mpsc::Sender<T>,
+    answers: Streaming<U>,
+}
+
+impl<T, U> Application<T, U> {
+    async fn says(&mut self, request: T) -> Result<U, Status> {
+        self.requests.send(request).await.map_err(|_| Status::cancelled("closed"))?;
+        self.hears().await
+    }
+
+    async fn hears(&mut self) -> Result<U, Status> {
+        let answer = timeout(SOON, self.answers.message()).await.expect("an answer or an end");
+        answer?.ok_or_else(|| Status::ok("ended without an error"))
+    }
+}
+
+fn pretending<T: Send + 'static>(requests: mpsc::Receiver<T>) -> Request<ReceiverStream<T>> {
+    let mut request = Request::new(ReceiverStream::new(requests));
+    request.metadata_mut().insert("authorization", "Bearer theirs".parse().unwrap());
+    request.metadata_mut().insert("clusterid", "theirs".parse().unwrap());
+    request
+}
+
+async fn of_the_world(
+    channel: &Channel,
+) -> Result<Application<DiscoveryRequest, DiscoveryResponse>, Status> {
+    let (requests, receiver) = mpsc::channel(4);
+    let mut client =
+        AggregatedDiscoveryServiceClient::new(channel.clone()).max_decoding_message_size(2 * LARGE);
+    let answers = client.stream_aggregated_resources(pretending(receiver)).await?.into_inner();
+    Ok(Application { requests, answers })
+}
+
+async fn delta(
+    channel: &Channel,
+) -> Result<Application<DeltaDiscoveryRequest, DeltaDiscoveryResponse>, Status> {
+    let (requests, receiver) = mpsc::channel(4);
+    let mut client = AggregatedDiscoveryServiceClient::new(channel.clone());
+    let answers = client.delta_aggregated_resources(pretending(receiver)).await?.into_inner();
+    Ok(Application { requests, answers })
+}
+
+fn listener_request(nonce: &str) -> DiscoveryRequest {
+    DiscoveryRequest {
+        type_url: type_url::LISTENER.to_owned(),
+        resource_names: vec!["a:80".to_owned(), "b:80".to_owned()],
+        response_nonce: nonce.to_owned(),
+        ..DiscoveryRequest::default()
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn both_kinds_of_streams_pass_and_end_with_the_way_to_the_control_plane() {
+    let at = free();
+    let agent = Agent::start(at, "5s");
+    let readiness = until_unready(agent.health, "refused").await;
+    assert!(readiness.contains("waiting for the control plane"), "{readiness}");
+    let asked = ControlPlane::default();
+    let server = control_plane(at, &asked).await;
+    until_ready(agent.health).await;
+    let mode = std::fs::metadata(agent.folder.path().join("proxy/XDS")).unwrap().permissions();
+    assert_eq!(mode.mode() & 0o777, 0o666, "applications are other users");
+
+    let channel = agent.discovery();
+    let mut world = of_the_world(&channel).await.unwrap();
+    let mut differences = delta(&channel).await.unwrap();
+    for nonce in ["", "n1"] {
+        let answer = world.says(listener_request(nonce)).await.unwrap();
+        assert_eq!((answer.version_info.as_str(), answer.nonce.as_str()), ("a:80,b:80", nonce));
+        assert_eq!(answer.resources[0].type_url, type_url::LISTENER);
+        assert!(answer.resources[0].value == vec![7; LARGE], "it passes as it is");
+        let request = DeltaDiscoveryRequest {
+            type_url: type_url::CLUSTER.to_owned(),
+            resource_names_subscribe: vec!["c".to_owned()],
+            response_nonce: nonce.to_owned(),
+            ..DeltaDiscoveryRequest::default()
+        };
+        let answer = differences.says(request).await.unwrap();
+        assert_eq!((answer.resources[0].name.as_str(), answer.nonce.as_str()), ("c", nonce));
+    }
+    let own = ("Kubernetes".to_owned(), String::new());
+    assert_eq!(asked.seen(), [own.clone(), own], "what applications say of themselves is dropped");
+    let other = CertificateClient::new(channel.clone())
+        .create_certificate(Request::new(IstioCertificateRequest::default()))
+        .await
+        .unwrap_err();
+    assert_eq!(other.code(), Code::Unimplemented, "{other}");
+
+    gone(server).await;
+    assert_eq!(world.hears().await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(differences.hears().await.unwrap_err().code(), Code::Unavailable);
+    let away = of_the_world(&channel).await.map(drop).unwrap_err();
+    assert_eq!(away.code(), Code::Unavailable, "{away}");
+    assert!(away.message().contains("refused"), "{away}");
+
+    let server = control_plane(at, &asked).await;
+    let mut world = of_the_world(&channel).await.unwrap();
+    assert!(world.says(listener_request("")).await.is_ok(), "the agent needs no restart");
+    gone(server).await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_agent_ends_after_the_applications() {
+    let at = free();
+    let server = control_plane(at, &ControlPlane::default()).await;
+    let mut agent = Agent::start(at, "60s");
+    until_ready(agent.health).await;
+    let mut world = of_the_world(&agent.discovery()).await.unwrap();
+    world.says(listener_request("")).await.unwrap();
+    signal(agent.child.id(), "-TERM");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(readiness(agent.health).await.starts_with("HTTP/1.1 503"), "it is about to end");
+    assert!(world.says(listener_request("n1")).await.is_ok(), "and still passes on");
+    drop(world);
+    assert!(agent.ended().await);
+    gone(server).await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn applications_that_stay_are_waited_for_as_long_as_is_asked() {
+    let at = free();
+    let server = control_plane(at, &ControlPlane::default()).await;
+    let mut agent = Agent::start(at, "1s");
+    until_ready(agent.health).await;
+    let mut world = of_the_world(&agent.discovery()).await.unwrap();
+    world.says(listener_request("")).await.unwrap();
+    signal(agent.child.id(), "-TERM");
+    let told = Instant::now();
+    let status = world.hears().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(told.elapsed() >= Duration::from_millis(900), "{:?}", told.elapsed());
+    assert!(agent.ended().await);
+    gone(server).await;
+}
+
+/// Signs for whoever has the token.
+struct Authority(Arc<TestCa>);
+
+impl CertificateAuthority for Authority {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let asked = request.get_ref();
+        let csr = SigningRequest::from_pem(&asked.csr)
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let lifetime = Duration::from_secs(asked.validity_duration.unsigned_abs());
+        let subject = Subject::Workload(self.0.id("shop", "echo"));
+        let issued = self.0.ca().sign(&csr, &subject, lifetime, SystemTime::now());
+        let issued = issued.map_err(|e| Status::internal(e.to_string()))?;
+        Ok(Response::new(IstioCertificateResponse { cert_chain: issued.chain }))
+    }
+}
+
+/// Settings of an agent in a pod whose volumes are below `folder`.
+fn in_a_pod(folder: &Path, discovery: u16, authority: u16, status: u16) -> Settings {
+    let config = json!({
+        "discoveryAddress": format!("localhost:{discovery}"), "statusPort": status,
+        "proxyAdminPort": free().port(), "terminationDrainDuration": "1s",
+    });
+    let env = Environment::from([
+        ("DISABLE_ENVOY", "true"),
+        ("OUTPUT_CERTS", folder.join("data").to_str().unwrap()),
+        ("GRPC_XDS_BOOTSTRAP", folder.join("proxy/bootstrap.json").to_str().unwrap()),
+        ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+        ("POD_NAMESPACE", "shop"),
+        ("SERVICE_ACCOUNT", "echo"),
+        ("SECRET_TTL", "4s"),
+        ("CA_ADDR", &format!("localhost:{authority}")),
+        ("PROXY_CONFIG", &config.to_string()),
+        ("ENVOY_STATUS_PORT", &free().port().to_string()),
+        ("ENVOY_PROMETHEUS_PORT", &free().port().to_string()),
+    ]);
+    let mut settings = Settings::new(&ProxyArgs::default(), &env, 1).unwrap();
+    settings.control_plane.roots = folder.join("roots.pem");
+    settings.control_plane.token = folder.join("token");
+    settings
+}
+
+/// Reads certificate and key as a `file_watcher` does: one after the other, again if they do not fit.
+fn read(data: &Path) -> Credential {
+    let text = |name: &str| std::fs::read_to_string(data.join(name)).unwrap();
+    for _ in 0..3 {
+        let (chain, key) = (text("cert-chain.pem"), text("key.pem"));
+        assert!(chain.ends_with("-----END CERTIFICATE-----\n"), "half a file: {chain}");
+        assert!(key.ends_with("-----END PRIVATE KEY-----\n"), "half a file");
+        if let Ok(credential) = Credential::from_pem(&chain, &key) {
+            return credential;
+        }
+    }
+    panic!("certificate and key do not belong together");
+}
+
+/// Reads again and again, until there was another certificate twice.
+async fn two_renewals(data: &Path, first: &Credential) {
+    let (mut serial, mut renewals) = (first.leaf().serial.clone(), 0);
+    let end = Instant::now() + Duration::from_secs(7);
+    while Instant::now() < end && renewals < 2 {
+        let now = read(data);
+        assert!(now.is_valid_at(SystemTime::now()));
+        if now.leaf().serial != serial {
+            serial.clone_from(&now.leaf().serial);
+            renewals += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(renewals >= 2, "renewed {renewals} times");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn certificates_are_files_that_are_renewed_and_readiness_waits_for_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = Arc::new(TestCa::new());
+    std::fs::write(folder.path().join("roots.pem"), ca.ca().roots_pem()).unwrap();
+    std::fs::write(folder.path().join("token"), "secret\n").unwrap();
+    let own = Arc::new(HotCredential::new(ca.server(&["localhost"])));
+    let tls = TlsAcceptor::from(Arc::new(server_config(own, ClientAuth::None, &["h2"]).unwrap()));
+    let asked = ControlPlane::default();
+    let discovery = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let authority = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    let status = free().port();
+    let settings = in_a_pod(folder.path(), port(&discovery), port(&authority), status);
+    let service = AggregatedDiscoveryServiceServer::new(asked.clone());
+    let discovery = serve(discovery, Some(tls.clone()), service);
+    let service = CertificateServer::new(Arc::new(Authority(Arc::clone(&ca))));
+    let authority = serve(authority, Some(tls), service);
+    let agent = std::thread::spawn(move || lateen_proxy::app::run(settings));
+
+    let data = folder.path().join("data");
+    until_unready(status, "data/root-cert.pem").await;
+    std::fs::create_dir(&data).unwrap();
+    until_ready(status).await;
+
+    let first = read(&data);
+    assert_eq!(first.leaf().uris, ["spiffe://cluster.local/ns/shop/sa/echo"]);
+    let roots = std::fs::read_to_string(data.join("root-cert.pem")).unwrap();
+    assert_eq!(roots.trim_end(), ca.ca().roots_pem().trim_end());
+    let mode = std::fs::metadata(data.join("key.pem")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o644, "the application is another user");
+    two_renewals(&data, &first).await;
+    let text = std::fs::read_to_string(folder.path().join("proxy/bootstrap.json")).unwrap();
+    let bootstrap: Value = serde_json::from_str(&text).unwrap();
+    let provider = &bootstrap["certificate_providers"]["default"]["config"];
+    assert_eq!(provider["private_key_file"], data.join("key.pem").to_str().unwrap());
+    let channel = channel(bootstrap["xds_servers"][0]["server_uri"].as_str().unwrap());
+    let mut world = of_the_world(&channel).await.unwrap();
+    world.says(listener_request("")).await.unwrap();
+    assert_eq!(asked.seen(), [("Kubernetes".to_owned(), "Bearer secret".to_owned())]);
+
+    let quit = ask(loopback(status), "POST", "/quitquitquit").await.unwrap();
+    assert!(quit.starts_with("HTTP/1.1 200"), "{quit}");
+    let told = Instant::now();
+    while !agent.is_finished() {
+        assert!(told.elapsed() < SOON, "it does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    agent.join().unwrap().unwrap();
+    gone(discovery).await;
+    gone(authority).await;
+}
