@@ -181,6 +181,7 @@ mod tests {
         for (more, name) in [
             (json!({"defaultTemplates": ["sidecar", "mine"]}), "mine"),
             (json!({"defaultTemplates": ["grpc-simple"]}), "grpc-simple"),
+            (json!({"defaultTemplates": ["grpc-agent"]}), "grpc-agent"),
             (json!({"templates": {"sidecar": "spec: {}"}}), "sidecar"),
             (json!({"aliases": {"sidecar": ["sidecar", "mine"]}}), "sidecar"),
         ] {

@@ -14,6 +14,7 @@ mod facts;
 mod finish;
 mod gateway;
 mod grpc;
+mod grpc_agent;
 mod identity;
 mod images;
 mod metadata;

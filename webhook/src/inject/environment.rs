@@ -3,7 +3,7 @@
 //! In the order of Istio's template: later variables may refer to earlier ones. Must not know
 //! what the proxy does with it.
 
-use lateen_api::names::env;
+use lateen_api::names::{annotation, env, path};
 use serde_json::Value;
 
 use super::facts::Facts;
@@ -14,24 +14,27 @@ use crate::kube::EnvVar;
 pub(crate) enum Role {
     Sidecar,
     Gateway,
+    /// No proxy: the agent of applications that speak xDS themselves.
+    Agent,
 }
 
 /// The environment, unique by name.
 pub(crate) fn variables(facts: &Facts<'_>, role: Role) -> Vec<EnvVar> {
-    let global = &facts.settings.values.global;
-    let mut list = vec![
-        EnvVar::value(env::PILOT_CERT_PROVIDER, &global.pilot_cert_provider),
-        EnvVar::value(env::CA_ADDR, ca_address(facts)),
-        EnvVar::field(env::POD_NAME, "metadata.name"),
-        EnvVar::field(env::POD_NAMESPACE, "metadata.namespace"),
-        EnvVar::field(env::INSTANCE_IP, "status.podIP"),
-        EnvVar::field(env::SERVICE_ACCOUNT, "spec.serviceAccountName"),
-        EnvVar::field(env::HOST_IP, "status.hostIP"),
-        EnvVar::resource(env::CPU_LIMIT, "limits.cpu"),
+    let mut list = account(facts);
+    if role == Role::Agent {
+        let first = [
+            EnvVar::value(env::META_GENERATOR, "grpc"),
+            EnvVar::value(env::OUTPUT_CERTS, path::PROXY_DATA),
+        ];
+        list.splice(0..0, first);
+    } else {
+        list.push(EnvVar::resource(env::CPU_LIMIT, "limits.cpu"));
+    }
+    list.extend([
         EnvVar::value(env::PROXY_CONFIG, facts.config.environment()),
         EnvVar::value(env::META_POD_PORTS, Value::Array(facts.app_ports.clone()).to_string()),
         EnvVar::value(env::META_APP_CONTAINERS, facts.app_containers.join(",")),
-    ];
+    ]);
     let policy = facts.settings.values.pilot.env.get("COMPLIANCE_POLICY");
     list.extend(
         policy.filter(|policy| !policy.is_empty()).map(|p| EnvVar::value("COMPLIANCE_POLICY", p)),
@@ -42,16 +45,21 @@ pub(crate) fn variables(facts: &Facts<'_>, role: Role) -> Vec<EnvVar> {
     list.extend([
         EnvVar::value(env::META_CLUSTER_ID, &facts.settings.cluster_id),
         EnvVar::field(env::META_NODE_NAME, "spec.nodeName"),
-        EnvVar::value(env::META_INTERCEPTION_MODE, interception(facts, role)),
+    ]);
+    if let Some(mode) = interception(facts, role) {
+        list.push(EnvVar::value(env::META_INTERCEPTION_MODE, mode));
+    }
+    list.extend([
         EnvVar::value(env::META_WORKLOAD_NAME, facts.workload_name()),
         EnvVar::value(env::META_OWNER, facts.workload.path(facts.namespace())),
     ]);
-    if facts.annotations.contains_key(lateen_api::names::annotation::BOOTSTRAP_OVERRIDE) {
+    if role != Role::Agent && facts.annotations.contains_key(annotation::BOOTSTRAP_OVERRIDE) {
         list.push(EnvVar::value(
             "ISTIO_BOOTSTRAP_OVERRIDE",
             "/etc/istio/custom-bootstrap/custom_bootstrap.json",
         ));
     }
+    let global = &facts.settings.values.global;
     let mesh =
         if global.mesh_id.is_empty() { facts.settings.trust_domain() } else { &global.mesh_id };
     list.push(EnvVar::value(env::META_MESH_ID, mesh));
@@ -59,13 +67,36 @@ pub(crate) fn variables(facts: &Facts<'_>, role: Role) -> Vec<EnvVar> {
     if let Some(network) = facts.network() {
         list.push(EnvVar::value(env::META_NETWORK, network));
     }
+    overrule(&mut list, facts, role);
+    list
+}
+
+/// The authority, and whose account asks it.
+fn account(facts: &Facts<'_>) -> Vec<EnvVar> {
+    vec![
+        EnvVar::value(env::PILOT_CERT_PROVIDER, &facts.settings.values.global.pilot_cert_provider),
+        EnvVar::value(env::CA_ADDR, ca_address(facts)),
+        EnvVar::field(env::POD_NAME, "metadata.name"),
+        EnvVar::field(env::POD_NAMESPACE, "metadata.namespace"),
+        EnvVar::field(env::INSTANCE_IP, "status.podIP"),
+        EnvVar::field(env::SERVICE_ACCOUNT, "spec.serviceAccountName"),
+        EnvVar::field(env::HOST_IP, "status.hostIP"),
+    ]
+}
+
+/// What wins over what is there: the proxy's metadata, what makes an agent of it, the webhook's URL.
+fn overrule(list: &mut Vec<EnvVar>, facts: &Facts<'_>, role: Role) {
     for (name, value) in facts.config.metadata() {
-        set(&mut list, EnvVar::value(name, value));
+        set(list, EnvVar::value(name, value));
+    }
+    if role == Role::Agent {
+        // Names are resolved by discovery, not by DNS.
+        set(list, EnvVar::value(env::META_DNS_CAPTURE, "false"));
+        set(list, EnvVar::value(env::DISABLE_ENVOY, "true"));
     }
     for (name, value) in &facts.context.environment {
-        set(&mut list, EnvVar::value(name, value));
+        set(list, EnvVar::value(name, value));
     }
-    list
 }
 
 /// Sets a variable in its place, or at the end.
@@ -76,10 +107,11 @@ fn set(list: &mut Vec<EnvVar>, variable: EnvVar) {
     }
 }
 
-fn interception(facts: &Facts<'_>, role: Role) -> &'static str {
+fn interception(facts: &Facts<'_>, role: Role) -> Option<&'static str> {
     match role {
-        Role::Sidecar => facts.mode.name(),
-        Role::Gateway => facts.config.mode().name(),
+        Role::Sidecar => Some(facts.mode.name()),
+        Role::Gateway => Some(facts.config.mode().name()),
+        Role::Agent => None,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! No redirection and no rights beyond binding low ports. Must not know pods that exist.
 
-use lateen_api::names::container;
+use lateen_api::names::{container, port};
 use serde_json::{Map, Value, json};
 
 use super::environment::{self, Role};
@@ -23,7 +23,7 @@ pub(crate) fn fragment(facts: &Facts<'_>) -> Result<Fragment, InjectError> {
         args,
         ports: vec![sidecar::prometheus_port()],
         env: environment::variables(facts, Role::Gateway),
-        readiness_probe: sidecar::readiness(facts),
+        readiness_probe: sidecar::readiness(facts, port::HEALTH),
         lifecycle: values.global.proxy.lifecycle.clone(),
         security_context: Some(identity::gateway(facts)),
         ..Container::default()

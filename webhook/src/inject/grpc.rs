@@ -1,4 +1,4 @@
-//! Proxyless gRPC: the application speaks to the control plane itself.
+//! Proxyless gRPC, simple: the application speaks to the control plane itself.
 //!
 //! An init container writes the bootstrap file that gRPC libraries read. Must not know pods that
 //! exist.
@@ -25,7 +25,7 @@ pub(crate) fn fragment(facts: &Facts<'_>) -> Fragment {
     let mount =
         VolumeMount { name: VOLUME.to_owned(), mount_path: FOLDER.to_owned(), read_only: false };
     let environment = [
-        EnvVar::value("GRPC_XDS_BOOTSTRAP", FILE),
+        EnvVar::value(env::GRPC_XDS_BOOTSTRAP, FILE),
         EnvVar::value("GRPC_GO_LOG_VERBOSITY_LEVEL", "99"),
         EnvVar::value("GRPC_GO_LOG_SEVERITY_LEVEL", "info"),
     ];

@@ -118,8 +118,8 @@ pub(crate) fn init(facts: &Facts<'_>) -> SecurityContext {
     }
 }
 
-/// Security context of `istio-validation`: the proxy's ids and no rights.
-pub(crate) fn validation(facts: &Facts<'_>) -> SecurityContext {
+/// Security context of what needs no rights, as `istio-validation`: the proxy's ids, and nothing else.
+pub(crate) fn unprivileged(facts: &Facts<'_>) -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         capabilities: Some(Capabilities { add: Vec::new(), drop: vec!["ALL"] }),

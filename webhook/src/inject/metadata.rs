@@ -58,8 +58,8 @@ pub(crate) fn common_annotations(facts: &Facts<'_>) -> BTreeMap<String, String> 
     [(label::REVISION.to_owned(), facts.settings.revision.clone())].into()
 }
 
-/// Annotations of a sidecar.
-pub(crate) fn sidecar_annotations(facts: &Facts<'_>) -> BTreeMap<String, String> {
+/// Annotations of a pod with applications beside the proxy.
+pub(crate) fn application_annotations(facts: &Facts<'_>) -> BTreeMap<String, String> {
     let mut annotations = common_annotations(facts);
     if let Some(first) = facts.app_containers.first() {
         for key in [annotation::DEFAULT_CONTAINER, annotation::DEFAULT_LOGS_CONTAINER] {
@@ -68,6 +68,12 @@ pub(crate) fn sidecar_annotations(facts: &Facts<'_>) -> BTreeMap<String, String>
             }
         }
     }
+    annotations
+}
+
+/// Annotations of a sidecar.
+pub(crate) fn sidecar_annotations(facts: &Facts<'_>) -> BTreeMap<String, String> {
+    let mut annotations = application_annotations(facts);
     let cni = &facts.settings.values.pilot.cni;
     if cni.enabled && facts.mode != Mode::None {
         let effective = facts.redirect.annotations(facts.mode.name()).into_iter();

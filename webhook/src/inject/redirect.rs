@@ -147,7 +147,7 @@ pub(crate) fn container(facts: &Facts<'_>) -> Container {
         env: environment.map(|(name, value)| EnvVar::value(name, value)).collect(),
         resources: resources::resources(facts),
         security_context: Some(if cni {
-            identity::validation(facts)
+            identity::unprivileged(facts)
         } else {
             identity::init(facts)
         }),

@@ -15,8 +15,10 @@ use super::{InjectError, identity, images, metadata, redirect, resources, volume
 use crate::kube::{Container, ContainerPort, HttpGet, Probe, to_value};
 
 const PROBE_TIMEOUT_SECONDS: u32 = 3;
+/// Page that says whether the proxy is ready.
+pub(crate) const READY: &str = "/healthz/ready";
 /// Program of the proxy in the image.
-const PROXY_PROGRAM: &str = "lateen-proxy";
+pub(crate) const PROXY_PROGRAM: &str = "lateen-proxy";
 
 /// What the template `sidecar` adds.
 pub(crate) fn fragment(facts: &Facts<'_>) -> Result<Fragment, InjectError> {
@@ -49,7 +51,7 @@ fn container(facts: &Facts<'_>) -> Container {
         env: environment::variables(facts, Role::Sidecar),
         resources: resources::resources(facts),
         startup_probe: startup(facts),
-        readiness_probe: readiness(facts),
+        readiness_probe: readiness(facts, port::HEALTH),
         lifecycle: lifecycle(facts),
         security_context: Some(identity::proxy(facts)),
         restart_policy: facts.native.then_some("Always"),
@@ -98,7 +100,7 @@ pub(crate) fn prometheus_port() -> ContainerPort {
 fn startup(facts: &Facts<'_>) -> Option<Probe> {
     let probe = &facts.settings.values.global.proxy.startup_probe;
     (probe.enabled && facts.status_port.is_some()).then(|| Probe {
-        http_get: health(),
+        http_get: health(port::HEALTH),
         initial_delay_seconds: 0,
         period_seconds: 1,
         timeout_seconds: PROBE_TIMEOUT_SECONDS,
@@ -107,11 +109,11 @@ fn startup(facts: &Facts<'_>) -> Option<Probe> {
 }
 
 /// Readiness of the proxy, as annotations and settings want it.
-pub(crate) fn readiness(facts: &Facts<'_>) -> Option<Probe> {
+pub(crate) fn readiness(facts: &Facts<'_>, port: u16) -> Option<Probe> {
     let proxy = &facts.settings.values.global.proxy;
     let value = |key, default| number(&facts.annotations, key, default);
     facts.status_port.map(|_| Probe {
-        http_get: health(),
+        http_get: health(port),
         initial_delay_seconds: value(
             annotation::READINESS_INITIAL_DELAY,
             proxy.readiness_initial_delay_seconds,
@@ -122,8 +124,8 @@ pub(crate) fn readiness(facts: &Facts<'_>) -> Option<Probe> {
     })
 }
 
-fn health() -> HttpGet {
-    HttpGet { path: "/healthz/ready", port: port::HEALTH }
+fn health(port: u16) -> HttpGet {
+    HttpGet { path: READY, port }
 }
 
 /// Hooks: a native sidecar drains when the pod ends; a classic one that is waited for says when

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::annotations::Annotations;
 use super::facts::Facts;
-use super::{InjectError, gateway, grpc, sidecar};
+use super::{InjectError, gateway, grpc, grpc_agent, sidecar};
 use crate::gotemplate;
 use crate::settings::InjectionSettings;
 use crate::settings::templates::UserTemplate;
@@ -49,6 +49,7 @@ pub(crate) enum Template<'a> {
     Sidecar,
     Gateway,
     GrpcSimple,
+    GrpcAgent,
     /// An overlay of the user.
     User(&'a Value),
     /// A template of the user that renders one, and its name.
@@ -62,6 +63,7 @@ impl Template<'_> {
             Self::Sidecar => sidecar::fragment(facts).map(Some),
             Self::Gateway => gateway::fragment(facts).map(Some),
             Self::GrpcSimple => Ok(Some(grpc::fragment(facts))),
+            Self::GrpcAgent => grpc_agent::fragment(facts).map(Some),
             Self::User(_) | Self::Rendered(..) => Ok(None),
         }
     }
@@ -99,7 +101,20 @@ pub(crate) fn of_pod<'a>(
             templates.push(template(name, settings)?);
         }
     }
+    check_together(&templates)?;
     Ok(templates)
+}
+
+/// One container cannot be both a proxy and an agent without one: its traffic would be redirected to nobody.
+fn check_together(templates: &[Template<'_>]) -> Result<(), InjectError> {
+    let agent = templates.iter().any(|it| matches!(it, Template::GrpcAgent));
+    let proxy = templates.iter().any(|it| matches!(it, Template::Sidecar | Template::Gateway));
+    if !(agent && proxy) {
+        return Ok(());
+    }
+    let reason = "has no proxy, and cannot be combined with sidecar or gateway, which are one; name \
+                  one of them in annotation inject.istio.io/templates";
+    Err(InjectError::Template { name: "grpc-agent".to_owned(), reason: reason.to_owned() })
 }
 
 fn template<'a>(name: &str, settings: &'a InjectionSettings) -> Result<Template<'a>, InjectError> {
@@ -118,8 +133,9 @@ fn template<'a>(name: &str, settings: &'a InjectionSettings) -> Result<Template<
         "sidecar" => Ok(Template::Sidecar),
         "gateway" => Ok(Template::Gateway),
         "grpc-simple" => Ok(Template::GrpcSimple),
-        "grpc-agent" | "waypoint" | "kube-gateway" | "agentgateway" | "agentgateway-waypoint" => {
-            refuse("not supported by Lateen; use sidecar, gateway or grpc-simple")
+        "grpc-agent" => Ok(Template::GrpcAgent),
+        "waypoint" | "kube-gateway" | "agentgateway" | "agentgateway-waypoint" => {
+            refuse("not supported by Lateen; use sidecar, gateway, grpc-simple or grpc-agent")
         }
         _ => refuse(
             "unknown; define it in sidecarInjectorWebhook.templates or correct annotation \

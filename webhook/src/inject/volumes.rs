@@ -3,7 +3,7 @@
 //! Names and paths are Istio's, since policies, templates and tools refer to them. Must not know
 //! what is in the volumes.
 
-use lateen_api::names::{annotation, cluster, volume};
+use lateen_api::names::{annotation, cluster, path, volume};
 use serde_json::{Map, Value};
 
 use super::InjectError;
@@ -15,6 +15,10 @@ use crate::kube::{
 
 const TOKEN_LIFETIME_SECONDS: u32 = 43_200;
 const CRL_CONFIG_MAP: &str = "istio-ca-crl";
+/// Where certificates from outside are.
+pub(crate) const WORKLOAD_CERTS_FOLDER: &str = "/var/run/secrets/workload-spiffe-credentials";
+/// Scratch memory of the proxy; what the agent and applications have in common, where there is no proxy.
+pub(crate) const SCRATCH_FOLDER: &str = "/etc/istio/proxy";
 
 /// Volumes in the order of Istio's template.
 pub(crate) fn volumes(facts: &Facts<'_>, role: Role) -> Result<Vec<Value>, InjectError> {
@@ -29,11 +33,13 @@ pub(crate) fn volumes(facts: &Facts<'_>, role: Role) -> Result<Vec<Value>, Injec
     let or = |name: &str, default: &str| {
         if name.is_empty() { default.to_owned() } else { name.to_owned() }
     };
-    let mut sources = vec![
-        (volume::WORKLOAD_SOCKET, empty()),
-        (volume::CREDENTIAL_SOCKET, empty()),
+    let mut sources = vec![(volume::WORKLOAD_SOCKET, empty())];
+    if role != Role::Agent {
+        sources.push((volume::CREDENTIAL_SOCKET, empty()));
+    }
+    sources.extend([
         (volume::WORKLOAD_CERTS, empty()),
-        (volume::ENVOY, VolumeSource::EmptyDir { medium: Some("Memory") }),
+        (scratch(role), VolumeSource::EmptyDir { medium: Some("Memory") }),
         (volume::DATA, empty()),
         (volume::POD_INFO, pod_info()),
         (volume::TOKEN, VolumeSource::Projected { sources: vec![token] }),
@@ -41,7 +47,7 @@ pub(crate) fn volumes(facts: &Facts<'_>, role: Role) -> Result<Vec<Value>, Injec
             volume::CA_CERT,
             config_map(or(&values.global.trust_bundle_name, cluster::CA_ROOT_CONFIG_MAP), false),
         ),
-    ];
+    ]);
     if role == Role::Sidecar {
         let name = or(&values.pilot.crl_config_map_name, CRL_CONFIG_MAP);
         sources.push((volume::CA_CRL, config_map(name, true)));
@@ -59,10 +65,20 @@ pub(crate) fn volumes(facts: &Facts<'_>, role: Role) -> Result<Vec<Value>, Injec
     let typed: Vec<Volume> =
         sources.into_iter().map(|(name, source)| Volume { name, source }).collect();
     let mut list = to_values(&typed);
-    if role == Role::Sidecar {
+    if role != Role::Gateway {
         list.extend(of_user(facts, annotation::USER_VOLUME, "name")?);
     }
     Ok(list)
+}
+
+/// The volume of `/etc/istio/proxy`.
+fn scratch(role: Role) -> &'static str {
+    if role == Role::Agent { volume::XDS } else { volume::ENVOY }
+}
+
+/// A volume that can be written to.
+pub(crate) fn mount(name: &str, path: &str) -> VolumeMount {
+    VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), read_only: false }
 }
 
 fn pod_info() -> VolumeSource {
@@ -74,26 +90,23 @@ fn pod_info() -> VolumeSource {
 
 /// Mounts of the proxy in the order of Istio's template.
 pub(crate) fn mounts(facts: &Facts<'_>, role: Role) -> Result<Vec<Value>, InjectError> {
-    let mount = |name: &str, path: &str| VolumeMount {
-        name: name.to_owned(),
-        mount_path: path.to_owned(),
-        read_only: false,
-    };
-    let mut mounts = vec![
-        mount(volume::WORKLOAD_SOCKET, "/var/run/secrets/workload-spiffe-uds"),
-        mount(volume::CREDENTIAL_SOCKET, "/var/run/secrets/credential-uds"),
-        mount(volume::WORKLOAD_CERTS, "/var/run/secrets/workload-spiffe-credentials"),
+    let mut mounts = vec![mount(volume::WORKLOAD_SOCKET, "/var/run/secrets/workload-spiffe-uds")];
+    if role != Role::Agent {
+        mounts.push(mount(volume::CREDENTIAL_SOCKET, "/var/run/secrets/credential-uds"));
+    }
+    mounts.extend([
+        mount(volume::WORKLOAD_CERTS, WORKLOAD_CERTS_FOLDER),
         mount(volume::CA_CERT, "/var/run/secrets/istio"),
-    ];
+    ]);
     if role == Role::Sidecar {
         mounts.push(mount(volume::CA_CRL, "/var/run/secrets/istio/crl"));
     }
     mounts.extend([
-        mount(volume::DATA, "/var/lib/istio/data"),
-        mount(volume::ENVOY, "/etc/istio/proxy"),
+        mount(volume::DATA, path::PROXY_DATA),
+        mount(scratch(role), SCRATCH_FOLDER),
         mount(volume::TOKEN, "/var/run/secrets/tokens"),
     ]);
-    if facts.annotations.contains_key(annotation::BOOTSTRAP_OVERRIDE) {
+    if role != Role::Agent && facts.annotations.contains_key(annotation::BOOTSTRAP_OVERRIDE) {
         mounts.push(mount("custom-bootstrap-volume", "/etc/istio/custom-bootstrap"));
     }
     if facts.settings.values.global.mount_mtls_certs {
@@ -101,7 +114,7 @@ pub(crate) fn mounts(facts: &Facts<'_>, role: Role) -> Result<Vec<Value>, Inject
     }
     mounts.push(mount(volume::POD_INFO, "/etc/istio/pod"));
     let mut list: Vec<Value> = mounts.iter().map(to_value).collect();
-    if role == Role::Sidecar {
+    if role != Role::Gateway {
         list.extend(of_user(facts, annotation::USER_VOLUME_MOUNT, "name")?);
     }
     Ok(list)

@@ -99,7 +99,6 @@ fn changed(name: &str, text: &str) -> Option<String> {
             "it is rendered in place of Lateen's own template, with whatever commands it names; \
              take it out to have Lateen's, and put what you changed into a template of another name"
         }
-        Origin::ForPods => "pods that name it get what it renders",
         Origin::ForGateways => {
             "Lateen makes no pods of Gateway resources: only pods that name it get what it renders"
         }
@@ -197,7 +196,7 @@ mod tests {
             (json!({"template": "spec: {}"}), "\"template\""),
             (json!({"templates": {"sidecar": mine}}), "rendered in place of Lateen's own"),
             (json!({"templates": {"waypoint": mine}}), "no pods of Gateway resources"),
-            (json!({"templates": {"grpc-agent": mine}}), "pods that name it"),
+            (json!({"templates": {"grpc-agent": mine}}), "rendered in place of Lateen's own"),
         ] {
             let warned = warned(&config);
             assert!(warned.len() == 1 && warned[0].contains(needle), "{warned:?}");

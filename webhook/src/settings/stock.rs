@@ -16,8 +16,6 @@ pub(super) enum Origin {
     Istio,
     /// Another one, where Lateen has a template of its own.
     InPlaceOfOurs,
-    /// Another one, for pods that name it.
-    ForPods,
     /// Another one, for pods that Istio makes of Gateway resources.
     ForGateways,
 }
@@ -87,7 +85,7 @@ const TEXTS: [(&str, Origin, &[u64]); 8] = [
     ("grpc-simple", Origin::InPlaceOfOurs, &[0x1b7c_8cf1_8778_7f20]),
     (
         "grpc-agent",
-        Origin::ForPods,
+        Origin::InPlaceOfOurs,
         &[
             0x6071_d3d6_db14_17a7,
             0x36ae_a33e_2c98_54a7,

@@ -96,6 +96,7 @@ pub(crate) fn annotations() -> impl Strategy<Value = Value> {
         ("sidecar.istio.io/rewriteAppHTTPProbers", "false"),
         ("inject.istio.io/templates", "gateway"),
         ("inject.istio.io/templates", "grpc-simple"),
+        ("inject.istio.io/templates", "grpc-agent"),
         ("traffic.sidecar.istio.io/excludeInboundPorts", "22,15020"),
         ("sidecar.istio.io/proxyCPU", "1"),
         ("kubectl.kubernetes.io/default-container", "db"),
