@@ -44,6 +44,11 @@ apiVersion: v1
 kind: Pod
 metadata: {name: bare, namespace: other}
 spec: {containers: [{name: a, image: a}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: grpc, namespace: shop, annotations: {inject.istio.io/templates: grpc-agent}}
+spec: {containers: [{name: a, image: a}]}
 ";
 
 fn run(flags: &[&str]) -> Output {
@@ -135,10 +140,12 @@ fn flags_stand_for_a_pod() {
 fn a_pod_without_sidecar_has_no_rules_and_what_is_wrong_is_said() {
     let text = out(&run(&["--pod", "bare", "--to", "1.2.3.4:80"]));
     assert!(text.contains("no rules: the pod has no container istio-proxy"), "{text}");
+    let text = out(&run(&["--pod", "grpc", "--to", "1.2.3.4:80"]));
+    assert!(text.contains("no rules: container istio-proxy is an agent"), "{text}");
     for (flags, words) in [
         (["--pod", "bare", "--to", "80"].as_slice(), "an address is missing"),
         (&["--pod", "bare", "--to", "nowhere:80"], "there is no Service other/nowhere"),
-        (&["--to", "1.2.3.4:80"], "the files have 3 pods"),
+        (&["--to", "1.2.3.4:80"], "the files have 4 pods"),
         (&["--to", "1.2.3.4:80", "--", "-i", "1.2.3"], "--istio-service-cidr"),
         (&["--pod", "bare", "--to", "1.2.3.4:80", "--from", "::6"], "two families"),
     ] {

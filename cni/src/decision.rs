@@ -1,9 +1,9 @@
 //! Whether a pod is redirected, and why not. Pure; the order is that of Istio's plugin.
 
+use lateen_interception::settings::Settings;
 use lateen_interception::settings::pod::{
-    PodError, containers, environment, from_pod, proxy_container,
+    PodError, containers, from_pod, is_disabled, proxy_container,
 };
-use lateen_interception::settings::{Settings, flags::boolean};
 use serde_json::Value;
 
 use crate::netconf::{NetConf, PodRef};
@@ -115,7 +115,7 @@ fn skip(pod: &Value) -> Option<Skip> {
         return Some(Skip::InitContainer);
     }
     let Some(proxy) = proxy_container(pod) else { return Some(Skip::NoProxy) };
-    if environment(proxy, "DISABLE_ENVOY").and_then(boolean) == Some(true) {
+    if is_disabled(proxy) {
         return Some(Skip::ProxyDisabled);
     }
     let args = &proxy["args"];

@@ -33,6 +33,7 @@ pub const KUBEVIRT_INTERFACES: &str = "traffic.sidecar.istio.io/kubevirtInterfac
 const OWN_PORTS: [u16; 3] = [15020, 15021, 15090];
 const PROXY: &str = "istio-proxy";
 const DNS_CAPTURE: &str = "ISTIO_META_DNS_CAPTURE";
+const DISABLED: &str = "DISABLE_ENVOY";
 const INVALID_DROP: &str = "INVALID_DROP";
 
 /// A pod whose settings cannot be honoured.
@@ -86,6 +87,12 @@ pub fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
 pub fn environment<'a>(container: &'a Value, name: &str) -> Option<&'a str> {
     let list = container["env"].as_array()?;
     list.iter().find(|e| e["name"] == name).and_then(|e| e["value"].as_str())
+}
+
+/// Whether the proxy's container has none in it: `DISABLE_ENVOY`. Then there is nobody to redirect to.
+#[must_use]
+pub fn is_disabled(proxy: &Value) -> bool {
+    environment(proxy, DISABLED).and_then(super::flags::boolean) == Some(true)
 }
 
 /// Where a pod says a setting, and what it says there.

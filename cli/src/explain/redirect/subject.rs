@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
-use lateen_api::names::container;
+use lateen_api::names::{container, env};
 use lateen_interception::Settings;
 use lateen_interception::settings::flags::{Flags, Surroundings};
 use lateen_interception::settings::pod::{self, Said};
@@ -113,6 +113,13 @@ fn of_pod(found: &subjects::Subject, pod: Value, services: Services) -> anyhow::
             warnings,
             Says::Flags,
         )
+    } else if pod::proxy_container(&pod).is_some_and(pod::is_disabled) {
+        let why = format!(
+            "no rules: container {} is an agent without a proxy ({})",
+            container::PROXY,
+            env::DISABLE_ENVOY
+        );
+        (None, why, Vec::new(), Says::Pod)
     } else if pod::proxy_container(&pod).is_none() {
         let why = format!(
             "no rules: the pod has no container {}; see: lateen explain injection",
