@@ -43,6 +43,8 @@ pub(crate) fn translate(input: &[u8]) {
     let load = Load::next(&State::default(), &files);
     let model = Model::new(&load.objects, &MESH, &SETTINGS);
     let generation = Generation::new(1, Arc::new(model), Instant::now());
+    // What a library takes is judged by one (`control-plane/tests/process/grpc.rs`).
+    let _made = generation.resources(&ProxyView { grpc: true, ..view(Role::Sidecar) });
     for role in [Role::Sidecar, Role::Router] {
         let resources = generation.resources(&view(role));
         for kind in PUSH_ORDER {

@@ -5,11 +5,13 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::client::{Held, certificate, secure};
-use crate::daemon::{Daemon, Home};
+use crate::daemon::{Daemon, Home, PATIENCE};
+use crate::meshes;
 use crate::peer::Peer;
 
 const TARGET: &str = "xds:///cart.shop.svc.cluster.local:7070";
@@ -73,7 +75,8 @@ fn split(v1: u32, v2: u32, fault: &Value) -> Vec<Value> {
     vec![subsets(), networking("VirtualService", &json!({"hosts": ["cart"], "http": [route]}))]
 }
 
-/// What a library is told of itself and its control plane; certificates from files where it has.
+/// What a library is told of itself (`POD.NAMESPACE`) and its control plane; certificates from files
+/// where it has them.
 fn bootstrap(home: &Home, daemon: &Daemon, pod: &str, held: Option<&Path>) -> PathBuf {
     let providers = held.map(|folder| {
         let file = |name: &str| folder.join(name).display().to_string();
@@ -84,7 +87,7 @@ fn bootstrap(home: &Home, daemon: &Daemon, pod: &str, held: Option<&Path>) -> Pa
     let text = json!({
         "xds_servers": [{"server_uri": daemon.plaintext.to_string(),
             "channel_creds": [{"type": "insecure"}], "server_features": ["xds_v3"]}],
-        "node": {"id": format!("sidecar~127.0.0.9~{pod}.shop~cluster.local"),
+        "node": {"id": format!("sidecar~127.0.0.9~{pod}~cluster.local"),
             "metadata": {"GENERATOR": "grpc"}},
         "certificate_providers": providers.unwrap_or_else(|| json!({})),
         "server_listener_resource_name_template": "xds.istio.io/grpc/lds/inbound/%s",
@@ -102,7 +105,7 @@ async fn grpc_callers_follow_the_rules_without_a_failed_call() {
     let pods = [("v1", "127.0.0.2"), ("v2", "127.0.0.3")];
     put(&home, "cart.json", &cart(port, &pods));
     let daemon = home.start().await;
-    let bootstrap = bootstrap(&home, &daemon, "web-1", None);
+    let bootstrap = bootstrap(&home, &daemon, "web-1.shop", None);
     let serve =
         |(name, ip): (&str, &str)| Peer::serve("serve", name, &format!("{ip}:{port}"), &bootstrap);
     let _servers = pods.map(serve);
@@ -118,7 +121,7 @@ async fn grpc_callers_follow_the_rules_without_a_failed_call() {
     let calls = caller.calls(1000).await;
     assert_eq!(calls.len(), 2, "{calls:?}");
     let share = f64::from(calls["v1"]) / f64::from(calls.values().sum::<u32>());
-    assert!((0.14..=0.26).contains(&share), "five standard deviations from a fifth: {calls:?}");
+    assert!((0.14..=0.26).contains(&share), "four standard deviations and more from a fifth: {calls:?}");
 
     put(&home, "rules.json", &[]);
     put(&home, "cart.json", &cart(port, &pods[..1]));
@@ -171,10 +174,10 @@ async fn grpc_servers_demand_who_may_call_them() {
     put(&home, "rules.json", &[strict.clone(), mutual.clone()]);
     let daemon = home.start().await;
     let held = certificate_files(&home, &daemon).await;
-    let own = bootstrap(&home, &daemon, "cart-v1", Some(&held));
+    let own = bootstrap(&home, &daemon, "cart-v1.shop", Some(&held));
     let _server = Peer::serve("serve-xds", "v1", &format!("{address}:{port}"), &own);
 
-    let web = bootstrap(&home, &daemon, "web-1", Some(&held));
+    let web = bootstrap(&home, &daemon, "web-1.shop", Some(&held));
     let mut caller = Peer::call("call-xds", TARGET, &web);
     caller.until_served_by(&["v1"]).await;
     let mut stranger = Peer::call("call", &format!("{address}:{port}"), &web);
@@ -195,4 +198,87 @@ async fn grpc_servers_demand_who_may_call_them() {
     caller.until_all("v1").await;
     let page = daemon.page("/metrics").await;
     assert!(!page.contains("pilot_total_xds_rejects{"), "something was refused:\n{page}");
+}
+
+/// A variant of the bookshop with its pods at addresses of this machine, and a port of its own for
+/// the workload that is served.
+fn bookshop(variant: &str, port: u16) -> String {
+    let mut objects = meshes::objects(variant);
+    let ports = json!([{"name": "grpc", "port": 7071, "targetPort": port}]);
+    let spec = json!({"clusterIP": "10.96.0.99", "selector": {"app": "web"}, "ports": ports});
+    let mut own = object("v1", "Service", "own", &spec);
+    own["metadata"]["namespace"] = json!("default");
+    objects["items"].as_array_mut().unwrap().push(own);
+    objects.to_string().replace("10.0.", "127.0.")
+}
+
+/// Waits until a library has everything of a snapshot after `before`, on a stream for each of so many
+/// targets: the number of that snapshot.
+async fn followed(daemon: &Daemon, library: &str, targets: usize, before: u64) -> u64 {
+    let begun = Instant::now();
+    loop {
+        let page: Value = serde_json::from_str(&daemon.page("/debug/syncz").await).unwrap();
+        let streams = page.as_array().unwrap().iter().filter(|it| it["proxy"] == library);
+        let streams: Vec<&Value> = streams.collect();
+        let snapshot = streams.iter().filter_map(|it| it["snapshot"].as_u64()).min();
+        let snapshot = snapshot.unwrap_or_default();
+        let whole = streams.len() == targets && streams.iter().all(|it| is_settled(it));
+        if whole && snapshot > before {
+            return snapshot;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{page:#}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Whether a stream has brought a listener, its table, and clusters with their endpoints.
+fn is_settled(stream: &Value) -> bool {
+    let types = &stream["types"];
+    let held = |kind: &str| types[kind]["resources"].as_u64().unwrap_or_default();
+    let answered = |kind: &str| types[kind]["unanswered"] == 0;
+    let one = held("lds") == 1 && held("rds") == 1;
+    one && held("cds") > 0
+        && held("cds") == held("eds")
+        && ["cds", "eds", "lds", "rds"].into_iter().all(answered)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs grpcio: run make test"]
+async fn grpc_libraries_refuse_nothing() {
+    let home = Home::new();
+    let port = free_port(&["127.0.0.1"]);
+    home.put("shop.json", &bookshop(meshes::VARIANTS[0], port));
+    let daemon = home.start().await;
+    let held = certificate_files(&home, &daemon).await;
+    let own = bootstrap(&home, &daemon, "web-1.default", Some(&held));
+    let _server = Peer::serve("serve-xds", "web", &format!("127.0.0.1:{port}"), &own);
+    let services = [
+        ("productpage", 9080),
+        ("reviews", 9080),
+        ("ratings", 9080),
+        ("grpc", 7070),
+        ("any", 8000),
+        ("mongo", 27017),
+        ("cassandra", 9042),
+        ("dual", 5432),
+    ];
+    let target =
+        |(name, port): &(&str, u16)| format!("xds:///{name}.default.svc.cluster.local:{port}");
+    let targets: Vec<String> = services.iter().map(target).collect();
+    let caller = bootstrap(&home, &daemon, "caller-1.default", Some(&held));
+    let _caller = Peer::watch(&targets, &caller);
+    let mut snapshot = followed(&daemon, "caller-1.default", targets.len(), 0).await;
+    for variant in &meshes::VARIANTS[1..] {
+        home.put("shop.json", &bookshop(variant, port));
+        snapshot = followed(&daemon, "caller-1.default", targets.len(), snapshot).await;
+    }
+    let log = daemon.log();
+    assert!(!log.contains("configuration refused"), "{log}");
+    let page: Value = serde_json::from_str(&daemon.page("/debug/syncz").await).unwrap();
+    let server = page.as_array().unwrap().iter().find(|it| it["proxy"] == "web-1.default").unwrap();
+    assert_eq!(server["types"]["lds"]["resources"], 1, "{server:#}");
+    assert_eq!(
+        (&server["types"]["lds"]["unanswered"], &server["snapshot"]),
+        (&json!(0), &json!(snapshot))
+    );
 }

@@ -12,3 +12,11 @@ mod injection;
 mod peer;
 mod scale;
 mod world;
+
+#[path = "../meshes/mod.rs"]
+#[expect(
+    dead_code,
+    clippy::needless_pass_by_value,
+    reason = "gateways are another test's, and literals are passed as they stand"
+)]
+mod meshes;

@@ -5,9 +5,10 @@ configuration itself, as the file says that GRPC_XDS_BOOTSTRAP names.
     peer.py serve-xds NAME ADDRESS    the same, as the control plane says
     peer.py call TARGET               calls over and over
     peer.py call-xds TARGET           the same, with the credentials that the control plane says
+    peer.py watch-xds TARGET...       connects to each, and follows what the control plane says
 
-A server says `serving`. A caller answers every line it is sent with the calls that ended since the
-last: how often each server answered, and how often a call failed, by status. Both end with their
+A server says `serving`, a watcher `watching`. A caller answers every line it is sent with the calls that ended since the
+last: how often each server answered, and how often a call failed, by status. All end with their
 standard input.
 """
 
@@ -87,7 +88,17 @@ def call(target, xds):
         print(json.dumps(tally.take()), flush=True)
 
 
+def watch(*arguments):
+    *targets, _ = arguments
+    credentials = grpc.xds_channel_credentials(INSECURE())
+    channels = [grpc.secure_channel(target, credentials) for target in targets]
+    for channel in channels:
+        channel.subscribe(lambda state: None, try_to_connect=True)
+    print("watching", flush=True)
+    sys.stdin.read()
+
+
 if __name__ == "__main__":
     action, *arguments = sys.argv[1:]
     xds = action.endswith("-xds")
-    {"serve": serve, "call": call}[action.removesuffix("-xds")](*arguments, xds)
+    {"serve": serve, "call": call, "watch": watch}[action.removesuffix("-xds")](*arguments, xds)

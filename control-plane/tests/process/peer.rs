@@ -74,6 +74,16 @@ impl Peer {
         Self::start(&[action, target], bootstrap, &log)
     }
 
+    /// A follower of all these targets.
+    pub(crate) fn watch(targets: &[String], bootstrap: &Path) -> Self {
+        let log = bootstrap.with_extension("watch.log");
+        let targets = targets.iter().map(String::as_str);
+        let arguments: Vec<&str> = std::iter::once("watch-xds").chain(targets).collect();
+        let watcher = Self::start(&arguments, bootstrap, &log);
+        assert_eq!(watcher.line(), "watching");
+        watcher
+    }
+
     fn line(&self) -> String {
         let line = self.lines.recv_timeout(PATIENCE);
         let log = || std::fs::read_to_string(&self.log).unwrap_or_default();
