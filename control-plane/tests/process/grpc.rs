@@ -121,7 +121,10 @@ async fn grpc_callers_follow_the_rules_without_a_failed_call() {
     let calls = caller.calls(1000).await;
     assert_eq!(calls.len(), 2, "{calls:?}");
     let share = f64::from(calls["v1"]) / f64::from(calls.values().sum::<u32>());
-    assert!((0.14..=0.26).contains(&share), "four standard deviations and more from a fifth: {calls:?}");
+    assert!(
+        (0.14..=0.26).contains(&share),
+        "four standard deviations and more from a fifth: {calls:?}"
+    );
 
     put(&home, "rules.json", &[]);
     put(&home, "cart.json", &cart(port, &pods[..1]));
