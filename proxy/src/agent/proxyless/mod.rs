@@ -4,6 +4,7 @@
 //! what they say on to the control plane with the workload's own credentials. Certificates are files
 //! ([`super::certificate_files`]). Must not know what is discovered.
 
+mod authority_header;
 pub mod bootstrap;
 pub mod relay;
 pub mod socket;

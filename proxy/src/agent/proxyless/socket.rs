@@ -1,5 +1,6 @@
 //! The Unix socket to which applications come for discovery.
 
+use super::authority_header::Lenient;
 use super::relay::{MAX_STREAMS, Relay};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -78,7 +79,8 @@ async fn converse(stream: UnixStream, relay: Arc<Relay>, end: CancellationToken)
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection =
+        pin!(builder.serve_connection(TokioIo::new(Lenient::new(stream)), service));
     let served = tokio::select! {
         served = connection.as_mut() => served,
         () = end.cancelled() => {
