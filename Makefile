@@ -33,7 +33,7 @@ test: machine tidy ## Every test: units, packets in network namespaces, Envoy an
 	@./tests/envoy.sh >/dev/null
 	$(TEST)
 	LATEEN_ENVOY="$$(./tests/envoy.sh)" $(TEST) --test envoy_accepts -- --ignored
-	PYTHONPATH="$$(./tests/python.sh)" $(TEST) --test process -- --ignored grpc
+	PYTHONPATH="$$(./tests/python.sh)" $(TEST) --test process --test proxyless -- --ignored grpc
 	$(if $(WITHOUT),,PYTHONPATH="$$(./tests/python.sh)" $(TEST) --test conformance --test crds -- --ignored)
 	@$(MAKE) --no-print-directory test-mesh
 	@$(if $(WITHOUT),echo "NOT RUN: the tests that read Istio's own files; name their folder in LATEEN_CONFORMANCE")

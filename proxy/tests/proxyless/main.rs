@@ -1,6 +1,8 @@
 //! The agent without data path: what an application that speaks xDS itself has of it.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod google;
+#[path = "../running/mod.rs"]
 mod running;
 
 use hyper::body::Incoming;
@@ -422,16 +424,18 @@ fn in_a_pod(folder: &Path, discovery: u16, authority: u16, status: u16) -> Setti
     settings
 }
 
-/// Reads certificate and key as a `file_watcher` does: one after the other, again if they do not fit.
-fn read(data: &Path) -> Credential {
+/// Reads certificate and key as a `file_watcher` does: one after the other, again if they do not fit. The
+/// agent may have been stopped between the two, but not for long.
+async fn read(data: &Path) -> Credential {
     let text = |name: &str| std::fs::read_to_string(data.join(name)).unwrap();
-    for _ in 0..3 {
+    for _ in 0..10 {
         let (chain, key) = (text("cert-chain.pem"), text("key.pem"));
         assert!(chain.ends_with("-----END CERTIFICATE-----\n"), "half a file: {chain}");
         assert!(key.ends_with("-----END PRIVATE KEY-----\n"), "half a file");
         if let Ok(credential) = Credential::from_pem(&chain, &key) {
             return credential;
         }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("certificate and key do not belong together");
 }
@@ -441,7 +445,7 @@ async fn two_renewals(data: &Path, first: &Credential) {
     let (mut serial, mut renewals) = (first.leaf().serial.clone(), 0);
     let end = Instant::now() + Duration::from_secs(7);
     while Instant::now() < end && renewals < 2 {
-        let now = read(data);
+        let now = read(data).await;
         assert!(now.is_valid_at(SystemTime::now()));
         if now.leaf().serial != serial {
             serial.clone_from(&now.leaf().serial);
@@ -477,7 +481,7 @@ async fn certificates_are_files_that_are_renewed_and_readiness_waits_for_them() 
     std::fs::create_dir(&data).unwrap();
     until_ready(status).await;
 
-    let first = read(&data);
+    let first = read(&data).await;
     assert_eq!(first.leaf().uris, ["spiffe://cluster.local/ns/shop/sa/echo"]);
     let roots = std::fs::read_to_string(data.join("root-cert.pem")).unwrap();
     assert_eq!(roots.trim_end(), ca.ca().roots_pem().trim_end());
