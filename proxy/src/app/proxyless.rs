@@ -39,8 +39,8 @@ pub(super) async fn run(
     shared.tasks.spawn(socket::serve(listener, Arc::clone(&relay), tasks, stop));
     let with_certificates = !settings.control_plane.plaintext;
     let folder = settings.certificate_folder.as_ref().filter(|_| with_certificates);
-    let folder = folder.map(|folder| folder.folder.as_path());
-    let document = bootstrap::document(identity, &places.socket, folder);
+    let certificates = folder.map(|to| (to.folder.as_path(), &settings.certificates));
+    let document = bootstrap::document(identity, &places.socket, certificates);
     bootstrap::write(&document, &places.bootstrap)
         .map_err(failed("bootstrap file", &places.bootstrap))?;
     start_identity(shared, id);

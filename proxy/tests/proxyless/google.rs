@@ -21,6 +21,8 @@ use tempfile::TempDir;
 const TARGET: &str = "xds:///cart.shop.svc.cluster.local:7070";
 /// Longest wait for what has no promise of its own.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Seconds that a certificate is good for.
+const LIFETIME: u64 = 8;
 /// Fewest calls on which something is judged.
 const ENOUGH: u32 = 20;
 
@@ -108,6 +110,7 @@ impl Home {
             ("DISABLE_ENVOY", "true"),
             ("OUTPUT_CERTS", self.path("data").to_str().unwrap()),
             ("GRPC_XDS_BOOTSTRAP", self.path("proxy/bootstrap.json").to_str().unwrap()),
+            ("SECRET_TTL", &format!("{LIFETIME}s")),
             ("ISTIOD_SAN", "istiod.istio-system.svc"),
             ("POD_NAME", "cart-1"),
             ("POD_NAMESPACE", "shop"),
@@ -231,6 +234,7 @@ async fn grpc_has_certificates_and_rules_by_the_agent() {
     let settings = home.agent(secure, status);
     let agent = std::thread::spawn(move || lateen_proxy::app::run(settings));
     until_ready(status).await;
+    let first_ends = Instant::now() + Duration::from_secs(LIFETIME);
 
     let at = SocketAddr::from(([127, 0, 0, 1], port)).to_string();
     let mut server = home.library(&["serve-xds", "v1", &at]);
@@ -253,6 +257,12 @@ async fn grpc_has_certificates_and_rules_by_the_agent() {
     home.put(&with(allowed("other")));
     let _control_plane = home.control_plane(secure).await;
     caller.until_all("PERMISSION_DENIED").await;
+
+    // Who shakes hands now does it with certificates that were renewed under the library.
+    home.put(&shop(port));
+    caller.until_all("v1").await;
+    tokio::time::sleep(first_ends.saturating_duration_since(Instant::now())).await;
+    home.library(&["call-xds", TARGET]).until_all("v1").await;
 
     let quit = ask(loopback(status), "POST", "/quitquitquit").await.unwrap();
     assert!(quit.starts_with("HTTP/1.1 200"), "{quit}");

@@ -6,20 +6,25 @@
 use crate::agent::certificate_files;
 use crate::agent::files::Staged;
 use crate::agent::node::Identity;
+use crate::settings::Certificates;
 use serde_json::{Value, json};
 use std::io;
 use std::path::Path;
 
 /// Name of the listener resource that a gRPC server asks for; the library puts its address in.
 const SERVER_LISTENER: &str = "xds.istio.io/grpc/lds/inbound/%s";
-/// How often libraries look at the certificate files.
-const REFRESH: &str = "900s";
+/// Longest time between two looks of a library at the certificate files; Istio's.
+const LONGEST_REFRESH: u64 = 900;
 /// Nothing of it is secret.
 const MODE: u32 = 0o644;
 
-/// The document: discovery is at `socket`; certificates are in `certificates`, if there are any.
+/// The document: discovery is at `socket`; certificates are in a folder, if there are any.
 #[must_use]
-pub fn document(identity: &Identity, socket: &Path, certificates: Option<&Path>) -> Value {
+pub fn document(
+    identity: &Identity,
+    socket: &Path,
+    certificates: Option<(&Path, &Certificates)>,
+) -> Value {
     let mut metadata = identity.metadata.clone();
     metadata.insert("GENERATOR".to_owned(), Value::from("grpc"));
     let mut node = json!({"id": identity.node.id, "metadata": metadata});
@@ -37,7 +42,7 @@ pub fn document(identity: &Identity, socket: &Path, certificates: Option<&Path>)
         "node": node,
         "server_listener_resource_name_template": SERVER_LISTENER,
     });
-    if let Some(folder) = certificates {
+    if let Some((folder, times)) = certificates {
         let [chain, key, roots] =
             certificate_files::paths(folder).map(|path| path.display().to_string());
         document["certificate_providers"] = json!({"default": {
@@ -46,11 +51,18 @@ pub fn document(identity: &Identity, socket: &Path, certificates: Option<&Path>)
                 "certificate_file": chain,
                 "private_key_file": key,
                 "ca_certificate_file": roots,
-                "refresh_interval": REFRESH,
+                "refresh_interval": format!("{}s", refresh(times)),
             },
         }});
     }
     document
+}
+
+/// Seconds between two looks at the files. A library must look between a renewal and the end of the
+/// certificate before, however soon that is.
+fn refresh(times: &Certificates) -> u64 {
+    let left = times.lifetime.mul_f64(times.grace_ratio);
+    (left / 2).as_secs().clamp(1, LONGEST_REFRESH)
 }
 
 /// Writes the document, whole, for every user of the pod.
@@ -69,8 +81,9 @@ mod tests {
     use super::*;
     use crate::settings::{Environment, ProxyArgs, Settings};
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
 
-    fn identity(labels: &Value) -> Identity {
+    fn settings() -> Settings {
         let env = Environment::from([
             ("POD_NAME", "echo-1"),
             ("POD_NAMESPACE", "shop"),
@@ -79,15 +92,19 @@ mod tests {
             ("ISTIO_META_CLUSTER_ID", "c1"),
             ("ISTIO_METAJSON_X", "{\"a\":[1,true]}"),
         ]);
-        let settings = Settings::new(&ProxyArgs::default(), &env, 1).unwrap();
-        Identity::new(&settings, labels.as_object().unwrap(), &[])
+        Settings::new(&ProxyArgs::default(), &env, 1).unwrap()
+    }
+
+    fn identity(labels: &Value) -> Identity {
+        Identity::new(&settings(), labels.as_object().unwrap(), &[])
     }
 
     #[test]
     fn it_is_what_istios_agent_writes() {
         let identity = identity(&json!({"app": "echo", "istio-locality": "eu.eu-1.rack-2"}));
         let folder = Path::new("/var/lib/istio/data");
-        let document = document(&identity, Path::new("/etc/istio/proxy/XDS"), Some(folder));
+        let certificates = Some((folder, &settings().certificates));
+        let document = document(&identity, Path::new("/etc/istio/proxy/XDS"), certificates);
         let version = crate::settings::VERSION;
         let expected = json!({
             "xds_servers": [{
@@ -118,6 +135,17 @@ mod tests {
             "server_listener_resource_name_template": "xds.istio.io/grpc/lds/inbound/%s",
         });
         assert_eq!(document, expected);
+    }
+
+    #[test]
+    fn libraries_look_at_files_before_a_certificate_ends() {
+        for (lifetime, grace_ratio, expected) in
+            [(86_400, 0.5, 900), (3_600, 0.5, 900), (1_200, 0.5, 300), (8, 0.5, 2), (2, 0.1, 1)]
+        {
+            let lifetime = Duration::from_secs(lifetime);
+            let times = Certificates { lifetime, grace_ratio, grace_jitter: 0.01 };
+            assert_eq!(refresh(&times), expected, "{lifetime:?}");
+        }
     }
 
     #[test]
