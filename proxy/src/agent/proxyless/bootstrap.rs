@@ -1,7 +1,7 @@
 //! The bootstrap file of gRPC libraries.
 //!
 //! Its content is that of Istio's agent (`pkg/istio-agent/grpcxds/grpc_bootstrap.go`). Pure, but for
-//! [`write`].
+//! [`write()`].
 
 use crate::agent::certificate_files;
 use crate::agent::files::Staged;
