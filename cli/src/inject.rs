@@ -234,7 +234,7 @@ fn print(mut injected: Injected, output: Output) -> anyhow::Result<String> {
         Output::Patch => {
             let count = injected.patches.len();
             ensure!(count == 1, "-o patch needs exactly one workload, there are {count}");
-            serde_json::to_value(&injected.patches[0])?
+            injected.patches.remove(0)
         }
     };
     Ok(format!("{value:#}\n"))

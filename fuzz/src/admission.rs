@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use lateen_api::stream;
 use lateen_webhook::admission::{self, Injector};
-use lateen_webhook::inject::{AdmissionContext, inject};
+use lateen_webhook::inject::{AdmissionContext, Injection, inject};
 use lateen_webhook::settings::{InjectionSettings, Options};
 use lateen_webhook::validation;
 use serde_json::{Value, json};
@@ -52,18 +52,23 @@ pub(crate) fn pod(text: &[u8]) {
     let Some(injector) = INJECTOR.as_ref() else { return };
     let Ok(pod) = serde_json::from_slice::<Value>(text) else { return };
     let Ok(injection) = inject(&pod, &injector.settings, &context()) else { return };
-    let operations = serde_json::to_value(&injection.patch).expect("a patch is JSON");
-    let patch: json_patch::Patch = serde_json::from_value(operations).expect("a patch is one");
-    let mut once = pod;
-    json_patch::patch(&mut once, &patch).expect("a patch applies");
-    assert_eq!(once, injection.pod, "the patch makes another pod");
-    if injection.patch.is_empty() {
+    let once = patched(pod, &injection);
+    if !injection.reason.injects() {
         return;
     }
     match inject(&once, &injector.settings, &context()) {
         Ok(again) => assert_eq!(once, again.pod, "injecting again changes the pod"),
         Err(error) => panic!("what was injected is refused: {error}"),
     }
+}
+
+/// The pod with the patch of its injection, which is the pod that injection makes.
+fn patched(mut pod: Value, injection: &Injection) -> Value {
+    let operations = serde_json::to_value(injection.patch(&pod)).expect("a patch is JSON");
+    let patch: json_patch::Patch = serde_json::from_value(operations).expect("a patch is one");
+    json_patch::patch(&mut pod, &patch).expect("a patch applies");
+    assert_eq!(pod, injection.pod, "the patch makes another pod");
+    pod
 }
 
 /// A template is taken or refused; one that is taken renders the same for a pod each time, or denies it
@@ -80,12 +85,7 @@ pub(crate) fn template(text: &[u8]) {
     match (inject(&pod, &settings, &context()), inject(&pod, &settings, &context())) {
         (Ok(once), Ok(again)) => {
             assert_eq!(once.pod, again.pod, "another pod each time");
-            let operations = serde_json::to_value(&once.patch).expect("a patch is JSON");
-            let patch: json_patch::Patch =
-                serde_json::from_value(operations).expect("a patch is one");
-            let mut patched = pod;
-            json_patch::patch(&mut patched, &patch).expect("a patch applies");
-            assert_eq!(patched, once.pod, "the patch makes another pod");
+            patched(pod, &once);
         }
         (Err(once), Err(again)) => assert_eq!(once, again, "other words each time"),
         (once, again) => panic!("once {once:?}, then {again:?}"),

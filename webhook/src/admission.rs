@@ -256,6 +256,8 @@ fn decide(
             (reason, denial(&request.uid, reason, format!("sidecar injection: {error}")))
         }
         Ok(injection) => {
+            let patch = injection.patch(&request.object);
+            let patch = (!patch.is_empty()).then(|| serde_json::to_vec(&patch).unwrap_or_default());
             let mut warnings = injection.warnings;
             // Who did not ask is not told at each pod; audit log and metrics know.
             if asked && !injection.reason.injects() {
@@ -268,8 +270,7 @@ fn decide(
                 audit_annotations: [("reason", injection.reason.code().to_owned())].into(),
                 ..Response::default()
             };
-            if !injection.patch.is_empty() {
-                let patch = serde_json::to_vec(&injection.patch).unwrap_or_default();
+            if let Some(patch) = patch {
                 response.patch = Some(base64::engine::general_purpose::STANDARD.encode(patch));
                 response.patch_type = Some("JSONPatch");
             }

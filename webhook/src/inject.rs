@@ -64,12 +64,18 @@ pub struct AdmissionContext {
 pub struct Injection {
     /// The pod as it is to be.
     pub pod: Value,
-    /// How to get there from the pod that was given; empty when it is skipped.
-    pub patch: Vec<Operation>,
     /// What the pod's owner should know, each naming the field.
     pub warnings: Vec<String>,
     /// What happened and why.
     pub reason: Reason,
+}
+
+impl Injection {
+    /// How to get here from the pod that was given; empty when it is skipped.
+    #[must_use]
+    pub fn patch(&self, given: &Value) -> Vec<Operation<'_>> {
+        if self.reason.injects() { patch::between(given, &self.pod) } else { Vec::new() }
+    }
 }
 
 /// A pod that must not be created as it is.
@@ -150,12 +156,7 @@ pub fn inject(
     let decision = policy::decide(pod, settings, context);
     let mut warnings = decision.warnings;
     if !decision.reason.injects() {
-        return Ok(Injection {
-            pod: pod.clone(),
-            patch: Vec::new(),
-            warnings,
-            reason: decision.reason,
-        });
+        return Ok(Injection { pod: pod.clone(), warnings, reason: decision.reason });
     }
     shape::check(pod)?;
     let mut stripped = pod.clone();
@@ -164,6 +165,5 @@ pub fn inject(
     let Assembled { pod: mut injected, beyond } =
         assembly::assemble(stripped, settings, context, &mut warnings)?;
     before.mark(&mut injected, &beyond);
-    let patch = patch::between(pod, &injected);
-    Ok(Injection { pod: injected, patch, warnings, reason: decision.reason })
+    Ok(Injection { pod: injected, warnings, reason: decision.reason })
 }

@@ -8,16 +8,16 @@ use std::collections::HashMap;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// One operation.
+/// One operation; values are those of the pod it leads to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
-pub enum Operation {
+pub enum Operation<'a> {
     /// Adds a member, or inserts before the element at the index.
     Add {
         /// JSON pointer.
         path: String,
         /// What is added.
-        value: Value,
+        value: &'a Value,
     },
     /// Removes a member or element that exists.
     Remove {
@@ -29,52 +29,44 @@ pub enum Operation {
         /// JSON pointer.
         path: String,
         /// What is there afterwards.
-        value: Value,
+        value: &'a Value,
     },
 }
 
 /// The operations that make `to` of `from`, to be applied in order.
 #[must_use]
-pub fn between(from: &Value, to: &Value) -> Vec<Operation> {
+pub fn between<'a>(from: &Value, to: &'a Value) -> Vec<Operation<'a>> {
     let mut operations = Vec::new();
     compare(&mut String::new(), from, to, &mut operations);
     operations
 }
 
-fn compare(path: &mut String, from: &Value, to: &Value, out: &mut Vec<Operation>) {
+fn compare<'a>(path: &mut String, from: &Value, to: &'a Value, out: &mut Vec<Operation<'a>>) {
     match (from, to) {
         (Value::Object(from), Value::Object(to)) => compare_maps(path, from, to, out),
-        (Value::Array(from), Value::Array(to)) => {
-            if from == to {
-                return;
-            }
-            match (Keys::of(from), Keys::of(to)) {
-                (Some(from), Some(to)) if from.field == to.field => {
-                    compare_lists(path, &from, &to, out);
-                }
-                _ => out.push(Operation::Replace {
-                    path: path.clone(),
-                    value: Value::Array(to.clone()),
-                }),
-            }
-        }
         (from, to) if from == to => {}
-        (_, to) => out.push(Operation::Replace { path: path.clone(), value: to.clone() }),
+        (Value::Array(old), Value::Array(new)) => match (Keys::of(old), Keys::of(new)) {
+            (Some(old), Some(new)) if old.field == new.field => {
+                compare_lists(path, &old, &new, out);
+            }
+            _ => out.push(Operation::Replace { path: path.clone(), value: to }),
+        },
+        (_, to) => out.push(Operation::Replace { path: path.clone(), value: to }),
     }
 }
 
-fn compare_maps(
+fn compare_maps<'a>(
     path: &mut String,
     from: &Map<String, Value>,
-    to: &Map<String, Value>,
-    out: &mut Vec<Operation>,
+    to: &'a Map<String, Value>,
+    out: &mut Vec<Operation<'a>>,
 ) {
     for key in from.keys().filter(|key| !to.contains_key(*key)) {
         within(path, key, |path| out.push(Operation::Remove { path: path.clone() }));
     }
     for (key, value) in to {
         within(path, key, |path| match from.get(key) {
-            None => out.push(Operation::Add { path: path.clone(), value: value.clone() }),
+            None => out.push(Operation::Add { path: path.clone(), value }),
             Some(old) => compare(path, old, value, out),
         });
     }
@@ -104,7 +96,12 @@ impl<'a> Keys<'a> {
 
 /// Elements that keep their order among each other stay and are compared; the others are removed
 /// and added.
-fn compare_lists(path: &mut String, from: &Keys<'_>, to: &Keys<'_>, out: &mut Vec<Operation>) {
+fn compare_lists<'a>(
+    path: &mut String,
+    from: &Keys<'_>,
+    to: &Keys<'a>,
+    out: &mut Vec<Operation<'a>>,
+) {
     let mut kept = vec![false; from.elements.len()];
     let mut stays = vec![None; to.elements.len()];
     let mut next = 0;
@@ -120,7 +117,7 @@ fn compare_lists(path: &mut String, from: &Keys<'_>, to: &Keys<'_>, out: &mut Ve
     }
     for (position, element) in to.elements.iter().enumerate() {
         within(path, &position.to_string(), |path| match stays[position] {
-            None => out.push(Operation::Add { path: path.clone(), value: element.clone() }),
+            None => out.push(Operation::Add { path: path.clone(), value: element }),
             Some(old) => compare(path, &from.elements[old], element, out),
         });
     }
@@ -147,7 +144,7 @@ mod tests {
     use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
     use serde_json::{Map, Value, json};
 
-    fn applied(from: &Value, operations: &[Operation]) -> Value {
+    fn applied(from: &Value, operations: &[Operation<'_>]) -> Value {
         let patch: json_patch::Patch =
             serde_json::from_value(serde_json::to_value(operations).unwrap()).unwrap();
         let mut target = from.clone();
@@ -209,8 +206,8 @@ mod tests {
         assert_eq!(
             between(&from, &to),
             [
-                Operation::Add { path: "/c/0".to_owned(), value: json!({"name": "p"}) },
-                Operation::Add { path: "/c/2/x".to_owned(), value: json!(1) },
+                Operation::Add { path: "/c/0".to_owned(), value: &json!({"name": "p"}) },
+                Operation::Add { path: "/c/2/x".to_owned(), value: &json!(1) },
             ]
         );
     }

@@ -26,7 +26,7 @@ fn merge_key(list: &str) -> Option<&'static str> {
 }
 
 /// Lays `patch` over `base`.
-pub fn merge(base: &mut Map<String, Value>, patch: &Map<String, Value>) {
+pub fn merge(base: &mut Map<String, Value>, patch: Map<String, Value>) {
     match patch.get("$patch").and_then(Value::as_str) {
         Some("replace") => {
             base.clear();
@@ -43,63 +43,70 @@ pub fn merge(base: &mut Map<String, Value>, patch: &Map<String, Value>) {
         }
         match value {
             Value::Null => {
-                base.remove(key);
+                base.remove(&key);
             }
-            Value::Object(patch) => match base.get_mut(key) {
+            Value::Object(patch) => match base.get_mut(&key) {
                 Some(Value::Object(base)) => merge(base, patch),
                 _ => {
-                    let mut fresh = Map::new();
-                    merge(&mut fresh, patch);
-                    base.insert(key.clone(), Value::Object(fresh));
+                    base.insert(key, Value::Object(fresh(patch)));
                 }
             },
             Value::Array(patch) => merge_list(base, key, patch),
-            _ => {
-                base.insert(key.clone(), value.clone());
+            value => {
+                base.insert(key, value);
             }
         }
     }
 }
 
-fn merge_list(base: &mut Map<String, Value>, key: &str, patch: &[Value]) {
-    let Some(name) = merge_key(key) else {
-        base.insert(key.to_owned(), Value::Array(patch.to_vec()));
+/// What a patch makes where there was nothing.
+fn fresh(patch: Map<String, Value>) -> Map<String, Value> {
+    let mut fresh = Map::with_capacity(patch.len());
+    merge(&mut fresh, patch);
+    fresh
+}
+
+fn merge_list(base: &mut Map<String, Value>, key: String, patch: Vec<Value>) {
+    let Some(name) = merge_key(&key) else {
+        base.insert(key, Value::Array(patch));
         return;
     };
-    let replaces = patch.iter().any(|element| {
+    let is_replace = |element: &Value| {
         element["$patch"] == "replace" && element.as_object().is_some_and(|map| map.len() == 1)
-    });
-    let old = match base.remove(key) {
+    };
+    let replaces = patch.iter().any(is_replace);
+    let old = match base.remove(&key) {
         Some(Value::Array(old)) if !replaces => old,
         _ => Vec::new(),
     };
     let mut old: Vec<Option<Value>> = old.into_iter().map(Some).collect();
     let mut merged = Vec::with_capacity(old.len() + patch.len());
     for element in patch {
-        let Some(fields) = element.as_object() else { continue };
-        if element["$patch"] == "replace" && fields.len() == 1 {
+        if is_replace(&element) {
             continue;
         }
-        let same = old.iter_mut().find(|old| {
-            old.as_ref().is_some_and(|old| !element[name].is_null() && old[name] == element[name])
-        });
+        let Value::Object(fields) = element else { continue };
+        let (own, deletes) = (fields.get(name).filter(|own| !own.is_null()), is_delete(&fields));
+        let same = old
+            .iter_mut()
+            .find(|old| old.as_ref().is_some_and(|old| own.is_some_and(|own| old[name] == *own)));
         match same {
-            Some(slot) if element["$patch"] == "delete" => *slot = None,
-            Some(Some(Value::Object(old))) => merge_element(key, old, fields),
-            _ if element["$patch"] == "delete" => {}
-            _ => {
-                let mut fresh = Map::new();
-                merge(&mut fresh, fields);
-                merged.push(Value::Object(fresh));
-            }
+            Some(slot) if deletes => *slot = None,
+            Some(Some(Value::Object(old))) => merge_element(&key, old, fields),
+            _ if deletes => {}
+            _ => merged.push(Value::Object(fresh(fields))),
         }
     }
     merged.extend(old.into_iter().flatten());
-    base.insert(key.to_owned(), Value::Array(merged));
+    base.insert(key, Value::Array(merged));
+}
+
+fn is_delete(fields: &Map<String, Value>) -> bool {
+    fields.get("$patch").is_some_and(|patch| patch == "delete")
 }
 
 /// Elements with exactly one source (environment, volumes) take the patch's whole.
-fn merge_element(list: &str, base: &mut Map<String, Value>, patch: &Map<String, Value>) {
+fn merge_element(list: &str, base: &mut Map<String, Value>, patch: Map<String, Value>) {
     let single_source = matches!(list, "env" | "volumes");
     if single_source && patch.keys().any(|key| key != "name" && !base.contains_key(key)) {
         base.clear();
@@ -119,7 +126,7 @@ mod tests {
         let (Value::Object(mut base), Value::Object(patch)) = (base, patch) else {
             panic!("not maps")
         };
-        merge(&mut base, &patch);
+        merge(&mut base, patch);
         Value::Object(base)
     }
 

@@ -9,7 +9,6 @@ use serde_json::{Map, Value, json};
 
 use crate::admission::NamespaceMetadata;
 use crate::inject::{AdmissionContext, InjectError, Injection, Workload, inject};
-use crate::patch::Operation;
 use crate::policy::Reason;
 use crate::settings::InjectionSettings;
 
@@ -51,7 +50,7 @@ pub struct Injected {
     /// Documents in the order of the input.
     pub documents: Vec<Value>,
     /// Patch of each pod, in the same order; only of webhook runs.
-    pub patches: Vec<Vec<Operation>>,
+    pub patches: Vec<Value>,
     /// Lines for the user: what was skipped, and warnings.
     pub notices: Vec<String>,
 }
@@ -180,8 +179,9 @@ pub fn inject_as_webhook(
     for object in documents.iter().flat_map(items) {
         let Some(pod) = admitted_pod(object) else { continue };
         let injection = run(object, &pod, None, options, &mut injected.notices)?;
+        let patch = injection.patch(&pod).iter().map(|operation| json!(operation)).collect();
+        injected.patches.push(Value::Array(patch));
         injected.documents.push(injection.pod);
-        injected.patches.push(injection.patch);
     }
     Ok(injected)
 }
@@ -428,6 +428,6 @@ items:
         );
         assert_eq!(web["labels"]["service.istio.io/canonical-name"], "web");
         assert_eq!(injected.documents[1]["metadata"]["generateName"], "tidy");
-        assert!(injected.patches[1].is_empty());
+        assert!(injected.patches[1].as_array().is_some_and(Vec::is_empty));
     }
 }

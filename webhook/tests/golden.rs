@@ -46,7 +46,8 @@ fn run(case: &Path) -> Value {
         Ok(injection) => {
             let mut patched = pod.clone();
             let patch: json_patch::Patch =
-                serde_json::from_value(serde_json::to_value(&injection.patch).unwrap()).unwrap();
+                serde_json::from_value(serde_json::to_value(injection.patch(&pod)).unwrap())
+                    .unwrap();
             json_patch::patch(&mut patched, &patch).unwrap();
             assert_eq!(
                 patched,

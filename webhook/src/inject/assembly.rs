@@ -215,7 +215,7 @@ impl Assembly {
         self.beyond.extend(beyond_containers(overlay));
         if let Value::Object(metadata) = &overlay["metadata"] {
             self.put_metadata();
-            merge(&mut self.metadata, metadata);
+            merge(&mut self.metadata, metadata.clone());
             self.take_metadata();
         }
         let Value::Object(spec) = &overlay["spec"] else { return };
@@ -233,7 +233,7 @@ impl Assembly {
             let other = if list == "containers" { "initContainers" } else { "containers" };
             self.add_containers(other, elsewhere);
         }
-        merge(&mut self.spec, &spec);
+        merge(&mut self.spec, spec);
     }
 
     /// Where nothing else makes the proxy, it is what the template says, where it says.
@@ -334,9 +334,8 @@ impl Assembly {
 
     fn merge_list(&mut self, list: &str, added: Vec<Value>) {
         if !added.is_empty() {
-            let mut patch = Map::new();
-            patch.insert(list.to_owned(), Value::Array(added));
-            merge(&mut self.spec, &patch);
+            let patch = Map::from_iter([(list.to_owned(), Value::Array(added))]);
+            merge(&mut self.spec, patch);
         }
     }
 

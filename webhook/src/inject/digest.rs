@@ -116,9 +116,9 @@ fn digest(pod: &Value, added: &Added, beyond: &[Value]) -> u64 {
         hash.update(list.as_bytes());
         let mut names = names.unwrap_or_default();
         names.sort_unstable();
+        let elements = pod["spec"][list].as_array().map(Vec::as_slice).unwrap_or_default();
         for name in &names {
-            let elements = pod["spec"][list].as_array().into_iter().flatten();
-            for element in elements.filter(|it| it["name"] == name.as_str()) {
+            for element in elements.iter().filter(|it| it["name"] == name.as_str()) {
                 element_into(element, &mut hash);
             }
         }

@@ -29,8 +29,8 @@ pub(crate) fn normalise(user: &mut Map<String, Value>, drops_user_ids: bool) {
 /// environment can refer to ours.
 pub(crate) fn over(ours: &Map<String, Value>, user: &Map<String, Value>) -> Value {
     let mut merged = user.clone();
-    merge(&mut merged, ours);
-    merge(&mut merged, user);
+    merge(&mut merged, ours.clone());
+    merge(&mut merged, user.clone());
     for probe in PROBES {
         single_handler(merged.get_mut(probe), user.get(probe));
     }

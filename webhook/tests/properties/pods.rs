@@ -156,7 +156,7 @@ pub(crate) fn some_settings() -> impl Strategy<Value = InjectionSettings> {
 
 pub(crate) fn patched(pod: &Value, injection: &Injection) -> Value {
     let patch: json_patch::Patch =
-        serde_json::from_value(serde_json::to_value(&injection.patch).unwrap()).unwrap();
+        serde_json::from_value(serde_json::to_value(injection.patch(pod)).unwrap()).unwrap();
     let mut pod = pod.clone();
     json_patch::patch(&mut pod, &patch).unwrap();
     pod
