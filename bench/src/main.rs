@@ -5,6 +5,7 @@ mod cni;
 mod envoy;
 mod figure;
 mod hop;
+mod lists;
 mod process;
 mod rules;
 mod sandbox;
@@ -58,6 +59,7 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     if wanted("rules") {
         report.add(rules::measure(&settings.bin));
+        report.add(lists::measure(&settings.bin));
     }
     if wanted("injection") {
         report.add(webhook::measure());

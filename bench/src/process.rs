@@ -55,20 +55,25 @@ impl Process {
 
     /// Resident memory in MiB.
     pub(crate) fn resident_mib(&self) -> anyhow::Result<f64> {
-        self.status_mib("VmRSS:")
+        status_mib(self.id(), "VmRSS:")
     }
 
     /// The most resident memory so far, in MiB.
     pub(crate) fn peak_mib(&self) -> anyhow::Result<f64> {
-        self.status_mib("VmHWM:")
+        peak_mib(self.id())
     }
+}
 
-    fn status_mib(&self, field: &str) -> anyhow::Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix(field));
-        let kib = line.and_then(|text| text.split_whitespace().next());
-        Ok(kib.with_context(|| format!("no {field}"))?.parse::<f64>()? / 1024.0)
-    }
+/// The most resident memory of a process so far, in MiB.
+pub(crate) fn peak_mib(pid: u32) -> anyhow::Result<f64> {
+    status_mib(pid, "VmHWM:")
+}
+
+fn status_mib(pid: u32, field: &str) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.and_then(|text| text.split_whitespace().next());
+    Ok(kib.with_context(|| format!("no {field}"))?.parse::<f64>()? / 1024.0)
 }
 
 /// Runs `command` to its end and returns what it printed.
