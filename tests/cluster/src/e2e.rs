@@ -93,6 +93,9 @@ async fn look(stage: &Stage, report: &mut Report) -> anyhow::Result<()> {
     // Before anything is taken away: what waits for it would be counted too.
     measure(stage, &unmeshed, &mut report.figures).await?;
     endure(stage, report).await;
+    if stage.is_own() {
+        suffer(stage, report).await;
+    }
     claim!(stage, report, "upgrade", "a second upgrade changes nothing", install::upgrade);
     let uninstall = |stage| install::uninstall(stage, &before);
     claim!(stage, report, "uninstall", "the cluster is as before", uninstall);
@@ -193,22 +196,31 @@ async fn endure(stage: &Stage, report: &mut Report) {
         "with the fallback they are injected all the same",
         refusals::fallback
     );
-    if stage.is_own() {
-        claim!(
-            stage,
-            report,
-            "tampered",
-            "rules that somebody deletes come back",
-            redirection::tampered
-        );
-        claim!(
-            stage,
-            report,
-            "api-server",
-            "the API server restarts under load",
-            endurance::api_server
-        );
-    }
+}
+
+/// What only a cluster that was made for it may suffer.
+async fn suffer(stage: &Stage, report: &mut Report) {
+    claim!(
+        stage,
+        report,
+        "tampered",
+        "rules that somebody deletes come back",
+        redirection::tampered
+    );
+    claim!(
+        stage,
+        report,
+        "rewritten",
+        "rules are written again and again under load",
+        redirection::rewritten
+    );
+    claim!(
+        stage,
+        report,
+        "api-server",
+        "the API server restarts under load",
+        endurance::api_server
+    );
 }
 
 /// What the mesh costs.

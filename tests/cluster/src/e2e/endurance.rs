@@ -13,11 +13,11 @@ use super::stage::{BOOKINFO, LIMIT, Pod, SYSTEM, Stage, lost, told, until};
 const DETAILS: &str = "http://details:9080/details/0";
 /// Pods that come and go while the node agent restarts.
 const CHURN: usize = 8;
-/// Namespace of the churn: meshed, and outside.
-const AGENT: &str = "k8s-app=istio-cni-node";
+/// Label of the node agent's pods.
+pub(super) const AGENT: &str = "k8s-app=istio-cni-node";
 
 /// Does `work` while the client sends, from a second before it until a second after it.
-async fn under_load(
+pub(super) async fn under_load(
     stage: &Stage,
     work: impl Future<Output = anyhow::Result<String>>,
 ) -> anyhow::Result<(bool, String)> {
