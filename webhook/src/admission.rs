@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::conditions::asks;
 use crate::inject::{AdmissionContext, inject};
+use crate::patch::Operation;
 use crate::policy::Reason;
 use crate::settings::InjectionSettings;
 use crate::stats::{Controller, Decided};
@@ -256,24 +257,21 @@ fn decide(
             (reason, denial(&request.uid, reason, format!("sidecar injection: {error}")))
         }
         Ok(injection) => {
-            let patch = injection.patch(&request.object);
-            let patch = (!patch.is_empty()).then(|| serde_json::to_vec(&patch).unwrap_or_default());
+            let patch = encoded(&injection.patch(&request.object));
             let mut warnings = injection.warnings;
             // Who did not ask is not told at each pod; audit log and metrics know.
             if asked && !injection.reason.injects() {
                 warnings.push(unserved(injection.reason));
             }
-            let mut response = Response {
+            let response = Response {
                 uid: request.uid,
                 allowed: true,
                 warnings: bounded(warnings),
                 audit_annotations: [("reason", injection.reason.code().to_owned())].into(),
+                patch_type: patch.is_some().then_some("JSONPatch"),
+                patch,
                 ..Response::default()
             };
-            if let Some(patch) = patch {
-                response.patch = Some(base64::engine::general_purpose::STANDARD.encode(patch));
-                response.patch_type = Some("JSONPatch");
-            }
             (injection.reason, response)
         }
     };
@@ -286,6 +284,12 @@ fn decide(
         asked,
         dry_run: request.dry_run.unwrap_or_default(),
     }
+}
+
+/// A patch as a review carries it; none if it is empty.
+fn encoded(patch: &[Operation<'_>]) -> Option<String> {
+    let text = serde_json::to_vec(patch).unwrap_or_default();
+    (!patch.is_empty()).then(|| base64::engine::general_purpose::STANDARD.encode(text))
 }
 
 fn refused(uid: &str, version: &'static str, message: String) -> Answer {
