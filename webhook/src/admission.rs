@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::conditions::asks;
-use crate::inject::{AdmissionContext, inject};
-use crate::patch::Operation;
+use crate::inject::{AdmissionContext, Injection, inject};
 use crate::policy::Reason;
 use crate::settings::InjectionSettings;
 use crate::stats::{Controller, Decided};
@@ -257,22 +256,7 @@ fn decide(
             (reason, denial(&request.uid, reason, format!("sidecar injection: {error}")))
         }
         Ok(injection) => {
-            let patch = encoded(&injection.patch(&request.object));
-            let mut warnings = injection.warnings;
-            // Who did not ask is not told at each pod; audit log and metrics know.
-            if asked && !injection.reason.injects() {
-                warnings.push(unserved(injection.reason));
-            }
-            let response = Response {
-                uid: request.uid,
-                allowed: true,
-                warnings: bounded(warnings),
-                audit_annotations: [("reason", injection.reason.code().to_owned())].into(),
-                patch_type: patch.is_some().then_some("JSONPatch"),
-                patch,
-                ..Response::default()
-            };
-            (injection.reason, response)
+            (injection.reason, allowed(request.uid, &request.object, injection, asked))
         }
     };
     Answer {
@@ -286,10 +270,25 @@ fn decide(
     }
 }
 
-/// A patch as a review carries it; none if it is empty.
-fn encoded(patch: &[Operation<'_>]) -> Option<String> {
-    let text = serde_json::to_vec(patch).unwrap_or_default();
-    (!patch.is_empty()).then(|| base64::engine::general_purpose::STANDARD.encode(text))
+/// The answer to a pod that may be created; `given` is what it was.
+fn allowed(uid: String, given: &Value, injection: Injection, asked: bool) -> Response {
+    let patch = injection.patch(given);
+    let text = serde_json::to_vec(&patch).unwrap_or_default();
+    let patch = (!patch.is_empty()).then(|| base64::engine::general_purpose::STANDARD.encode(text));
+    let mut warnings = injection.warnings;
+    // Who did not ask is not told at each pod; audit log and metrics know.
+    if asked && !injection.reason.injects() {
+        warnings.push(unserved(injection.reason));
+    }
+    Response {
+        uid,
+        allowed: true,
+        warnings: bounded(warnings),
+        audit_annotations: [("reason", injection.reason.code().to_owned())].into(),
+        patch_type: patch.is_some().then_some("JSONPatch"),
+        patch,
+        ..Response::default()
+    }
 }
 
 fn refused(uid: &str, version: &'static str, message: String) -> Answer {
