@@ -13,8 +13,9 @@ use std::path::Path;
 
 /// Name of the listener resource that a gRPC server asks for; the library puts its address in.
 const SERVER_LISTENER: &str = "xds.istio.io/grpc/lds/inbound/%s";
-/// Longest time between two looks of a library at the certificate files; Istio's.
-const LONGEST_REFRESH: u64 = 900;
+/// Longest time between two looks of a library at the certificate files. Istio's is 900 s, but libraries read
+/// this before there is a certificate, and the authority may give a shorter one than is asked for.
+const LONGEST_REFRESH: u64 = 60;
 /// Nothing of it is secret.
 const MODE: u32 = 0o644;
 
@@ -129,7 +130,7 @@ mod tests {
                     "certificate_file": "/var/lib/istio/data/cert-chain.pem",
                     "private_key_file": "/var/lib/istio/data/key.pem",
                     "ca_certificate_file": "/var/lib/istio/data/root-cert.pem",
-                    "refresh_interval": "900s",
+                    "refresh_interval": "60s",
                 },
             }},
             "server_listener_resource_name_template": "xds.istio.io/grpc/lds/inbound/%s",
@@ -140,7 +141,7 @@ mod tests {
     #[test]
     fn libraries_look_at_files_before_a_certificate_ends() {
         for (lifetime, grace_ratio, expected) in
-            [(86_400, 0.5, 900), (3_600, 0.5, 900), (1_200, 0.5, 300), (8, 0.5, 2), (2, 0.1, 1)]
+            [(86_400, 0.5, 60), (240, 0.5, 60), (120, 0.5, 30), (8, 0.5, 2), (2, 0.1, 1)]
         {
             let lifetime = Duration::from_secs(lifetime);
             let times = Certificates { lifetime, grace_ratio, grace_jitter: 0.01 };
