@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use lateen_api::names::{annotation, container};
+use lateen_api::names::{annotation, container, env};
 use serde_json::{Map, Value};
 
 use super::facts::Facts;
@@ -102,6 +102,9 @@ pub(super) fn assemble(
     pod["metadata"] = Value::Object(assembly.metadata);
     pod["spec"] = Value::Object(assembly.spec);
     check_redirection(&pod, warnings)?;
+    if assembly.redirected {
+        check_data_path(&pod)?;
+    }
     Ok(Assembled { pod, beyond: assembly.beyond })
 }
 
@@ -147,6 +150,21 @@ fn check_redirection(pod: &Value, warnings: &mut Vec<String>) -> Result<(), Inje
             format!("{value} is not an id"),
         )),
     }
+}
+
+/// What is redirected to an agent without data path reaches nobody, whoever made it one: metadata of the
+/// proxy, a template or the pod's own container.
+fn check_data_path(pod: &Value) -> Result<(), InjectError> {
+    use lateen_interception::settings::pod::{is_disabled, proxy_container};
+    if !proxy_container(pod).is_some_and(is_disabled) {
+        return Ok(());
+    }
+    Err(InjectError::pod(
+        format!("container {}: env {}", container::PROXY, env::DISABLE_ENVOY),
+        "an agent without data path cannot take what is redirected to it; take the variable out of \
+         proxyMetadata, template or container, or ask for template grpc-agent in annotation \
+         inject.istio.io/templates",
+    ))
 }
 
 impl Assembly {
