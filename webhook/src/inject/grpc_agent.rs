@@ -49,12 +49,13 @@ fn container(facts: &Facts<'_>) -> Container {
         resources: resources::resources(facts),
         readiness_probe: sidecar::readiness(facts, status),
         lifecycle: lifecycle(status),
-        security_context: Some(identity::unprivileged(facts)),
+        security_context: Some(identity::agent(facts)),
         ..Container::default()
     }
 }
 
-/// Where the agent comes first, applications start when there is something to read.
+/// The kubelet starts no container of the list before this hook of the one before it has ended. So the
+/// applications wait where the agent is put first (`holdApplicationUntilProxyStarts`), else nobody does.
 fn lifecycle(status: u16) -> Map<String, Value> {
     let url = format!("--url=http://localhost:{status}{}", sidecar::READY);
     let command = [sidecar::PROXY_PROGRAM, "wait", &url];

@@ -21,6 +21,8 @@ const GROUPS: &str = "openshift.io/sa.scc.supplemental-groups";
 pub(crate) struct Ids {
     /// User of the proxy container.
     pub(crate) user: u64,
+    /// User of an agent without data path, which needs root for nothing: the pod's choice alone.
+    pub(crate) agent_user: u64,
     /// Group of the proxy container.
     pub(crate) group: u64,
     /// User whose traffic is not redirected, and user of the validation container.
@@ -60,11 +62,12 @@ impl Ids {
             .get(annotation::CAP_NET_BIND_SERVICE)
             .unwrap_or(&settings.values.global.proxy.cap_net_bind_service)
             == "true";
+        let agent_user = user;
         let redirect_user = if user == 0 { u64::from(user::PROXY_UID) } else { user };
         if tproxy || net_bind {
             user = 0;
         }
-        Self { user, group, redirect_user, drops_user_ids, net_bind }
+        Self { user, agent_user, group, redirect_user, drops_user_ids, net_bind }
     }
 }
 
@@ -129,6 +132,16 @@ pub(crate) fn unprivileged(facts: &Facts<'_>) -> SecurityContext {
         run_as_non_root: Some(true),
         run_as_user: Some(facts.ids.redirect_user),
         seccomp_profile: seccomp(&facts.settings.values.global.proxy.seccomp_profile),
+    }
+}
+
+/// Security context of an agent without data path: no rights, and the user that the pod wants it to be.
+pub(crate) fn agent(facts: &Facts<'_>) -> SecurityContext {
+    let user = facts.ids.agent_user;
+    SecurityContext {
+        run_as_non_root: Some(user != 0),
+        run_as_user: Some(user),
+        ..unprivileged(facts)
     }
 }
 
