@@ -5,6 +5,7 @@
 use crate::settings::ControlPlane;
 use hyper_util::rt::TokioIo;
 use lateen_identity::{BundleError, TrustBundle, tls};
+use lateen_xds::client::Backoff;
 use rustls_pki_types::{InvalidDnsNameError, ServerName};
 use std::future::Future;
 use std::io;
@@ -22,6 +23,11 @@ use tonic::codegen::Service;
 use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
+/// Between attempts.
+pub const BACKOFF: Backoff =
+    Backoff { base: Duration::from_millis(500), max: Duration::from_secs(5) };
+/// Metric that dashboards ask for: connections of discovery.
+pub const CONNECTED: &str = "envoy_cluster_upstream_cx_active{cluster_name=\"xds-grpc\"}";
 /// Longest time for TCP and TLS together.
 const CONNECT: Duration = Duration::from_secs(3);
 /// How often a silent connection is asked whether it lives.

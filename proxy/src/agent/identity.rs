@@ -6,19 +6,17 @@
 
 use super::authority::{Issued, certify};
 use super::certificate_files::CertificateFiles;
+use super::connector::BACKOFF;
 use super::materials::Materials;
 use super::state::AgentState;
 use crate::settings::{CertificateFolder, Settings};
 use lateen_identity::{Credential, Rotation, SpiffeError, SpiffeId, TrustDomain};
-use lateen_xds::client::Backoff;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 
 /// Longest sleep before clocks are compared again: they may be set.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// Between attempts.
-const BACKOFF: Backoff = Backoff { base: Duration::from_millis(500), max: Duration::from_secs(5) };
 
 /// The SPIFFE ID this workload asks for.
 ///
@@ -66,7 +64,7 @@ pub async fn keep(
                 failures += 1;
                 let left = materials.credential().map(|own| remaining(&own));
                 tracing::warn!(%error, failures, ?left, "no certificate, trying again");
-                state.identity_failed(error.to_string());
+                state.failed(error.to_string());
                 Until::After(retry(failures, left))
             }
         };
@@ -102,7 +100,7 @@ impl<'a> Files<'a> {
         while let Err(error) = self.files.write(self.to) {
             failures += 1;
             tracing::warn!(%error, failures, "certificate is not written to files, trying again");
-            state.identity_failed(error.to_string());
+            state.failed(error.to_string());
             if SystemTime::now() >= self.due {
                 return;
             }

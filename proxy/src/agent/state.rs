@@ -60,13 +60,8 @@ impl AgentState {
         *self.last_error.lock() = None;
     }
 
-    /// No certificate could be had.
-    pub fn identity_failed(&self, error: String) {
-        *self.last_error.lock() = Some(error);
-    }
-
-    /// The control plane could not be reached.
-    pub fn unreached(&self, error: String) {
+    /// What is waited for could not be had.
+    pub fn failed(&self, error: String) {
         *self.last_error.lock() = Some(error);
     }
 

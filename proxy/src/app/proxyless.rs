@@ -4,21 +4,16 @@
 //! the applications' streams as a proxy does for its connections: they end together with the pod.
 
 use super::{AppError, Shared, drain, end, start_identity, until_told};
-use crate::agent::connector::reach;
+use crate::agent::connector::{BACKOFF, reach};
 use crate::agent::node::Identity;
 use crate::agent::proxyless::relay::Relay;
 use crate::agent::proxyless::{bootstrap, socket};
 use crate::agent::state::AgentState;
 use crate::settings::{Proxyless, Settings, VERSION};
 use lateen_identity::SpiffeId;
-use lateen_xds::client::Backoff;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-
-/// Between attempts to reach the control plane.
-const BACKOFF: Backoff = Backoff { base: Duration::from_millis(500), max: Duration::from_secs(5) };
 
 /// Runs the agent alone until it is told to end.
 pub(super) async fn run(
@@ -64,7 +59,7 @@ async fn until_reached(settings: Arc<Settings>, state: Arc<AgentState>, stop: Ca
             Err(error) => {
                 failures += 1;
                 tracing::warn!(%error, failures, "the control plane is not reached, trying again");
-                state.unreached(error.to_string());
+                state.failed(error.to_string());
             }
         }
         tokio::select! {

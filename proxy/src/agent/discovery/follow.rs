@@ -5,14 +5,14 @@
 
 use super::store::{Store, Summary};
 use crate::agent::authority::{AuthorityError, metadata};
-use crate::agent::connector::channel;
+use crate::agent::connector::{BACKOFF, CONNECTED, channel};
 use crate::agent::materials::Materials;
 use crate::agent::state::AgentState;
 use crate::config::Snapshot;
 use crate::settings::Settings;
 use crate::telemetry::Hub;
 use arc_swap::ArcSwap;
-use lateen_xds::client::{Backoff, Interest, Rejection, Session, Update};
+use lateen_xds::client::{Interest, Rejection, Session, Update};
 use lateen_xds::envoy::core::Node;
 use lateen_xds::transport::{Subscriber, run_stream};
 use lateen_xds::type_url;
@@ -22,12 +22,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// Between attempts.
-const BACKOFF: Backoff = Backoff { base: Duration::from_millis(500), max: Duration::from_secs(5) };
 /// A stream that lived this long was a good one.
 const GOOD: Duration = Duration::from_secs(30);
-/// Metric that dashboards ask for.
-const CONNECTED: &str = "envoy_cluster_upstream_cx_active{cluster_name=\"xds-grpc\"}";
 
 /// Where snapshots go.
 #[derive(Debug)]

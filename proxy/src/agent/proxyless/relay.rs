@@ -7,7 +7,7 @@
 //! (`pkg/istio-agent/xds_proxy.go`): a pod can hold several applications. Must not know messages.
 
 use crate::agent::authority::metadata;
-use crate::agent::connector::channel;
+use crate::agent::connector::{CONNECTED, channel};
 use crate::settings::Settings;
 use crate::telemetry::Hub;
 use bytes::Bytes;
@@ -37,8 +37,6 @@ const METHODS: [&str; 2] = [
 pub const MAX_STREAMS: u32 = 64;
 /// Header or trailer with the status of a gRPC answer.
 const STATUS: &str = "grpc-status";
-/// Metric that dashboards ask for.
-const CONNECTED: &str = "envoy_cluster_upstream_cx_active{cluster_name=\"xds-grpc\"}";
 
 /// The way to the control plane.
 #[derive(Debug)]
