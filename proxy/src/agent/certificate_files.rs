@@ -144,6 +144,21 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_written_whole_leaves_nothing_beside() {
+        let folder = tempfile::tempdir().unwrap();
+        let in_the_way = folder.path().join("cert-chain.pem.new");
+        std::fs::create_dir(&in_the_way).unwrap();
+        let to = CertificateFolder { folder: folder.path().to_owned(), shared: true };
+        let error = files(1).write(&to).unwrap_err().to_string();
+        assert!(error.contains("cert-chain.pem"), "{error}");
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        std::fs::remove_dir(in_the_way).unwrap();
+        files(2).write(&to).unwrap();
+        assert_eq!(read(folder.path())[1], "key 2\n");
+    }
+
+    #[test]
     fn a_folder_that_is_not_there_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let to = CertificateFolder { folder: folder.path().join("none"), shared: true };

@@ -7,7 +7,18 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// A new version of a file, written beside it under another name.
+/// Takes a file away, if it is there.
+///
+/// # Errors
+/// When it stays.
+pub(in crate::agent) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A new version of a file, written beside it under another name; taken away if it is not put in place.
 #[derive(Debug)]
 pub(in crate::agent) struct Staged {
     beside: PathBuf,
@@ -24,14 +35,12 @@ impl Staged {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".new");
         let beside = path.with_file_name(name);
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove(&beside)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        let staged = Self { beside, path: path.to_owned() };
         file.write_all(text)?;
         file.set_permissions(Permissions::from_mode(mode))?;
-        Ok(Self { beside, path: path.to_owned() })
+        Ok(staged)
     }
 
     /// Puts it in the place of what is there.
@@ -40,5 +49,12 @@ impl Staged {
     /// When it cannot be renamed.
     pub(in crate::agent) fn put(self) -> io::Result<()> {
         fs::rename(&self.beside, &self.path)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // Once put it is not there; one that cannot be taken away is so when it is written again.
+        let _gone = remove(&self.beside);
     }
 }

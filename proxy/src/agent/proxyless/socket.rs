@@ -2,6 +2,7 @@
 
 use super::authority_header::Lenient;
 use super::relay::{MAX_STREAMS, Relay};
+use crate::agent::files::remove;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -28,10 +29,7 @@ const MODE: u32 = 0o666;
 /// # Errors
 /// When it cannot be had.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove(path)?;
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
