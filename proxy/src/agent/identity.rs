@@ -99,7 +99,9 @@ impl<'a> Files<'a> {
         let mut failures = 0;
         while let Err(error) = self.files.write(self.to) {
             failures += 1;
-            tracing::warn!(%error, failures, "certificate is not written to files, trying again");
+            if is_told(failures) {
+                tracing::warn!(%error, failures, "certificate is not written to files, trying again");
+            }
             state.failed(error.to_string());
             if SystemTime::now() >= self.due {
                 return;
@@ -108,6 +110,11 @@ impl<'a> Files<'a> {
         }
         state.identity_issued();
     }
+}
+
+/// Whether the log tells of this failure in a row: of the first, then of one in about five minutes.
+fn is_told(failures: u32) -> bool {
+    failures % 60 == 1
 }
 
 enum Until {
@@ -156,5 +163,16 @@ fn announce(credential: &Credential, asked: &SpiffeId, due: SystemTime) {
             tracing::warn!(%id, %asked, ends_in, "certificate issued for another identity");
         }
         Err(error) => tracing::warn!(%error, %asked, "certificate issued without identity"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_told;
+
+    #[test]
+    fn the_first_failure_is_told_and_few_others() {
+        let told: Vec<u32> = (1..=150).filter(|failures| is_told(*failures)).collect();
+        assert_eq!(told, [1, 61, 121]);
     }
 }
