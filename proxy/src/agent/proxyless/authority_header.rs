@@ -8,7 +8,9 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
 
 /// Bytes before the first frame.
 const PREFACE: usize = 24;
@@ -34,9 +36,17 @@ pub(super) struct Lenient<S> {
     handed_on: usize,
 }
 
-impl<S> Lenient<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner, frames: Frames::default(), read: Vec::new(), handed_on: 0 }
+impl<S: AsyncRead + Unpin> Lenient<S> {
+    /// A connection whose first bytes came in time.
+    ///
+    /// # Errors
+    /// When they did not, or it ended before.
+    pub(super) async fn begun(mut inner: S, within: Duration) -> io::Result<Self> {
+        let mut preface = [0; PREFACE];
+        timeout(within, inner.read_exact(&mut preface)).await??;
+        let (mut frames, mut read) = (Frames::default(), Vec::new());
+        frames.push(&preface, &mut read);
+        Ok(Self { inner, frames, read, handed_on: 0 })
     }
 }
 
@@ -222,6 +232,7 @@ mod tests {
     use super::*;
     use proptest::collection::vec;
     use proptest::prelude::{any, proptest};
+    use tokio::io::AsyncWriteExt;
 
     /// A request as the library in C begins it, after the preface.
     fn request(authority: &[u8], flags: u8) -> Vec<u8> {
@@ -275,6 +286,28 @@ mod tests {
         }
         let good = connection(b"localhost", 4);
         assert_eq!(pushed(&[&good]), good);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_says_nothing_in_time_is_let_go() {
+        let (mut peer, own) = tokio::io::duplex(64);
+        peer.write_all(b"PRI * HTTP/2").await.unwrap();
+        let error = Lenient::begun(own, Duration::from_millis(20)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        let told = timeout(Duration::from_secs(5), peer.read_u8()).await.expect("the end");
+        assert_eq!(told.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_lost_of_a_connection_that_began() {
+        let given = connection(b"a%b", 4);
+        let (mut peer, own) = tokio::io::duplex(given.len());
+        peer.write_all(&given).await.unwrap();
+        drop(peer);
+        let mut begun = Lenient::begun(own, Duration::from_secs(5)).await.unwrap();
+        let mut read = Vec::new();
+        begun.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, connection(b"a-b", 4));
     }
 
     proptest! {

@@ -21,6 +21,8 @@ use tokio_util::task::TaskTracker;
 
 /// Most connections of all applications together.
 const MAX_CONNECTIONS: usize = 64;
+/// Longest time for a peer to begin; libraries do at once.
+const BEGIN: Duration = Duration::from_secs(10);
 /// For the applications of the pod, whatever user they are; the folder is theirs and ours alone.
 const MODE: u32 = 0o666;
 
@@ -71,14 +73,24 @@ pub async fn serve(
 }
 
 async fn converse(stream: UnixStream, relay: Arc<Relay>, end: CancellationToken) {
+    let begun = tokio::select! {
+        begun = Lenient::begun(stream, BEGIN) => begun,
+        () = end.cancelled() => return,
+    };
+    let stream = match begun {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::debug!(%error, "a connection did not begin");
+            return;
+        }
+    };
     let service = service_fn(move |request| {
         let relay = Arc::clone(&relay);
         async move { Ok::<_, Infallible>(Box::pin(relay.answer(request)).await) }
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
-    let mut connection =
-        pin!(builder.serve_connection(TokioIo::new(Lenient::new(stream)), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let served = tokio::select! {
         served = connection.as_mut() => served,
         () = end.cancelled() => {
