@@ -347,6 +347,27 @@ async fn both_kinds_of_streams_pass_and_end_with_the_way_to_the_control_plane() 
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn every_target_of_an_application_has_a_stream_and_a_connection() {
+    let at = free();
+    let server = control_plane(at, &ControlPlane::default()).await;
+    let agent = Agent::start(at, "1s");
+    until_ready(agent.health).await;
+    let mut targets = Vec::new();
+    for number in 0..100 {
+        let mut target = delta(&agent.discovery()).await.unwrap();
+        let request = DeltaDiscoveryRequest {
+            type_url: type_url::LISTENER.to_owned(),
+            resource_names_subscribe: vec![format!("target-{number}")],
+            ..DeltaDiscoveryRequest::default()
+        };
+        let answer = target.says(request).await.unwrap();
+        assert_eq!(answer.resources[0].name, format!("target-{number}"));
+        targets.push(target);
+    }
+    gone(server).await;
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn the_agent_ends_after_the_applications() {
     let at = free();
     let server = control_plane(at, &ControlPlane::default()).await;

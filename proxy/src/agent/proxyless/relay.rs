@@ -33,8 +33,8 @@ const METHODS: [&str; 2] = [
     "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
     "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources",
 ];
-/// Most streams of all applications together.
-pub const MAX_STREAMS: u32 = 64;
+/// Most streams of all applications together: libraries open one for each target.
+pub const MAX_STREAMS: u32 = 1024;
 /// Header or trailer with the status of a gRPC answer.
 const STATUS: &str = "grpc-status";
 

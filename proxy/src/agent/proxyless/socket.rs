@@ -19,8 +19,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Most connections of all applications together.
-const MAX_CONNECTIONS: usize = 64;
+/// Most connections of all applications together: some libraries open one for each target.
+const MAX_CONNECTIONS: usize = 1024;
 /// Longest time for a peer to begin; libraries do at once.
 const BEGIN: Duration = Duration::from_secs(10);
 /// For the applications of the pod, whatever user they are; the folder is theirs and ours alone.
