@@ -16,7 +16,8 @@ const SERVER_LISTENER: &str = "xds.istio.io/grpc/lds/inbound/%s";
 /// Longest time between two looks of a library at the certificate files. Istio's is 900 s, but libraries read
 /// this before there is a certificate, and the authority may give a shorter one than is asked for.
 const LONGEST_REFRESH: u64 = 60;
-/// Nothing of it is secret.
+/// For the applications, whatever user they are. It names the pod, its labels and metadata of the proxy; of
+/// keys and tokens there are paths at most.
 const MODE: u32 = 0o644;
 
 /// The document: discovery is at `socket`; certificates are in a folder, if there are any.

@@ -23,7 +23,8 @@ use tokio_util::task::TaskTracker;
 const MAX_CONNECTIONS: usize = 1024;
 /// Longest time for a peer to begin; libraries do at once.
 const BEGIN: Duration = Duration::from_secs(10);
-/// For the applications of the pod, whatever user they are; the folder is theirs and ours alone.
+/// For the applications, whatever user they are. In a pod only containers that mount the volume get there;
+/// on a machine the folder's own mode says who does.
 const MODE: u32 = 0o666;
 
 /// A socket at this path, in the place of one that an earlier process left.
