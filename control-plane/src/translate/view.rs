@@ -16,6 +16,8 @@ use crate::token::ServiceAccount;
 
 /// Most labels a node may name.
 const MAX_LABELS: usize = 256;
+/// Most addresses a pod may have.
+const MAX_ADDRESSES: usize = 16;
 
 /// Why a node is not served.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -101,10 +103,6 @@ impl ProxyView {
         }
         let empty = Struct::default();
         let metadata = node.metadata.as_ref().unwrap_or(&empty);
-        let mut addresses = vec![ip];
-        for other in field(metadata, "INSTANCE_IPS").unwrap_or_default().split(',') {
-            addresses.extend(other.trim().parse::<IpAddr>().ok().filter(|it| *it != ip));
-        }
         let version = field(metadata, "ISTIO_VERSION").unwrap_or_default();
         Ok(Self {
             role,
@@ -112,7 +110,7 @@ impl ProxyView {
             name: name.to_owned(),
             namespace: namespace.to_owned(),
             labels: labels(metadata),
-            addresses,
+            addresses: addresses(ip, metadata),
             service_account: field(metadata, "SERVICE_ACCOUNT").map(str::to_owned),
             cluster_id: field(metadata, "CLUSTER_ID").unwrap_or_default().to_owned(),
             istio_filters: !version.is_empty() || field(metadata, "LATEEN").is_some(),
@@ -145,6 +143,21 @@ fn field<'a>(metadata: &'a Struct, name: &str) -> Option<&'a str> {
     }
 }
 
+/// All addresses of the pod, each once.
+fn addresses(first: IpAddr, metadata: &Struct) -> Vec<IpAddr> {
+    let mut all = vec![first];
+    let others = field(metadata, "INSTANCE_IPS").unwrap_or_default().split(',');
+    for other in others.filter_map(|text| text.trim().parse::<IpAddr>().ok()) {
+        if all.len() == MAX_ADDRESSES {
+            break;
+        }
+        if !all.contains(&other) {
+            all.push(other);
+        }
+    }
+    all
+}
+
 fn labels(metadata: &Struct) -> BTreeMap<String, String> {
     let Some(Kind::StructValue(labels)) =
         metadata.fields.get("LABELS").and_then(|value| value.kind.as_ref())
@@ -160,7 +173,7 @@ fn labels(metadata: &Struct) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{NodeError, ProxyView, Role};
+    use super::{MAX_ADDRESSES, NodeError, ProxyView, Role};
     use crate::token::ServiceAccount;
     use crate::translate::pack::{object, structure, text};
     use envoy_types::pb::envoy::config::core::v3::Node;
@@ -184,6 +197,19 @@ mod tests {
         assert_eq!(view.addresses.len(), 2);
         assert_eq!(view.labels["app"], "cart");
         assert!(view.istio_filters && !view.grpc);
+    }
+
+    #[test]
+    fn addresses_are_few_and_each_is_there_once() {
+        let with = |ips: &str| {
+            let metadata = Some(structure([("INSTANCE_IPS".to_owned(), text(ips))]));
+            let node = Node { metadata, ..node("sidecar~10.0.0.1~cart-1.shop~cluster.local") };
+            ProxyView::from_node(&node).unwrap().addresses
+        };
+        assert_eq!(with("fd00::1, 10.0.0.1,x,fd00::1,10.0.0.2").len(), 3);
+        let many: Vec<String> = (0..=255).map(|last| format!("10.0.0.{last}")).collect();
+        let kept = with(&many.join(","));
+        assert_eq!((kept.len(), kept[0].to_string()), (MAX_ADDRESSES, "10.0.0.1".to_owned()));
     }
 
     #[test]
