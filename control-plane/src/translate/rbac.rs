@@ -129,6 +129,7 @@ fn source(
 ) -> Option<Vec<Principal>> {
     type Make<'m> = &'m dyn Fn(&str) -> Answer<Principal>;
     let account = |value: &str| Ok(service_account(value, terms.namespace));
+    let remote = |value: &str| remote_ip(value, terms);
     let principals = with_aliases(&source.principals, terms.trust_domains);
     let not_principals = with_aliases(&source.not_principals, terms.trust_domains);
     let unsupported = |_: &str| -> Answer<Principal> {
@@ -145,7 +146,7 @@ fn source(
             &unsupported,
         ),
         ("namespaces", &source.namespaces, &source.not_namespaces, &namespace),
-        ("remoteIpBlocks", &source.remote_ip_blocks, &source.not_remote_ip_blocks, &remote_ip),
+        ("remoteIpBlocks", &source.remote_ip_blocks, &source.not_remote_ip_blocks, &remote),
         ("ipBlocks", &source.ip_blocks, &source.not_ip_blocks, &source_ip),
     ];
     let mut ids = Vec::new();
@@ -201,7 +202,7 @@ fn condition_of(
     };
     match condition.key.as_str() {
         "source.ip" => peer(values, not_values, &source_ip),
-        "remote.ip" => peer(values, not_values, &remote_ip),
+        "remote.ip" => peer(values, not_values, &|v| remote_ip(v, terms)),
         "source.namespace" => peer(values, not_values, &namespace),
         "source.principal" => {
             let values = with_aliases(values, terms.trust_domains);
@@ -214,7 +215,9 @@ fn condition_of(
         }
         "destination.ip" => field.rules(values, not_values, &destination_ip).map(Wanted::Call),
         "destination.port" => field.rules(values, not_values, &destination_port).map(Wanted::Call),
-        "connection.sni" => field.rules(values, not_values, &server_name).map(Wanted::Call),
+        "connection.sni" => {
+            field.rules(values, not_values, &|v| server_name(v, terms)).map(Wanted::Call)
+        }
         _ if header.is_some() => {
             let name = header.unwrap_or_default();
             peer(values, not_values, &|value| {
@@ -388,7 +391,12 @@ fn source_ip(value: &str) -> Answer<Principal> {
     Ok(Principal { identifier: Some(Identifier::DirectRemoteIp(range(value)?)) })
 }
 
-fn remote_ip(value: &str) -> Answer<Principal> {
+/// The caller's own address, which may be behind that of a proxy in between.
+fn remote_ip(value: &str, terms: Terms<'_>) -> Answer<Principal> {
+    if terms.reader == Reader::Grpc {
+        let reason = "gRPC knows no address but the one it is connected to";
+        return Err(Gap::Unsupported(reason.to_owned()));
+    }
     Ok(Principal { identifier: Some(Identifier::RemoteIp(range(value)?)) })
 }
 
@@ -402,8 +410,10 @@ fn destination_port(value: &str) -> Answer<Permission> {
     Ok(Permission { rule: Some(Permit::DestinationPort(u32::from(port))) })
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "one of several makers with one signature")]
-fn server_name(value: &str) -> Answer<Permission> {
+fn server_name(value: &str, terms: Terms<'_>) -> Answer<Permission> {
+    if terms.reader == Reader::Grpc {
+        return Err(Gap::Unsupported("gRPC does not show the server name".to_owned()));
+    }
     let name = matcher(wildcard_pattern(value));
     Ok(Permission { rule: Some(Permit::RequestedServerName(name)) })
 }

@@ -10,6 +10,7 @@ use envoy_types::pb::envoy::config::core::v3::transport_socket;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3::{Listener, filter};
 use envoy_types::pb::envoy::config::rbac::v3::rbac::Action as RbacAction;
+use envoy_types::pb::envoy::config::rbac::v3::{Policy, Rbac as Rules};
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::config::route::v3::route::Action;
 use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
@@ -270,17 +271,56 @@ fn a_server_gets_policies_that_it_can_read() {
     let deny = "envoy.filters.http.rbac.DENY";
     let router = "envoy.filters.http.router";
     assert_eq!(filters(&manager), [deny, "envoy.filters.http.rbac", router], "no name twice");
-    let rules = |place: usize| match &manager.http_filters[place].config_type {
+    assert_eq!(rules_at(&manager, 0).action, RbacAction::Deny as i32);
+    let denied = format!("{:?}", rules_at(&manager, 0));
+    assert!(!denied.contains("UriTemplate") && denied.contains("Any(true)"), "{denied}");
+    let allowed: Vec<String> = rules_at(&manager, 1).policies.into_keys().collect();
+    assert_eq!(allowed, ["ns[shop]-policy[other]-rule[0]"], "less is allowed, never more");
+}
+
+fn rules_at(manager: &HttpConnectionManager, place: usize) -> Rules {
+    match &manager.http_filters[place].config_type {
         Some(http_filter::ConfigType::TypedConfig(config)) => {
             Rbac::decode(config.value.as_slice()).unwrap().rules.unwrap()
         }
         other => panic!("{other:?}"),
-    };
-    assert_eq!(rules(0).action, RbacAction::Deny as i32);
-    let denied = format!("{:?}", rules(0));
-    assert!(!denied.contains("UriTemplate") && denied.contains("Any(true)"), "{denied}");
-    let allowed: Vec<String> = rules(1).policies.into_keys().collect();
-    assert_eq!(allowed, ["ns[shop]-policy[other]-rule[0]"], "less is allowed, never more");
+    }
+}
+
+/// What a server gets of one rule: as one that denies, and as one that allows.
+fn denied_and_allowed(rule: &Value) -> (Rules, Rules) {
+    let mut workload = workload(MutualTlsMode::Disable, Protocol::Grpc);
+    workload.policies = vec![
+        resource("deny", "shop", json!({"action": "DENY", "rules": [rule]})),
+        resource("allow", "shop", json!({"rules": [rule]})),
+    ];
+    let (_, manager) = served(&workload, ANYWHERE);
+    (rules_at(&manager, 0), rules_at(&manager, 1))
+}
+
+/// The policy of a rule without conditions.
+fn unconditional() -> Policy {
+    let (denied, _) = denied_and_allowed(&json!({}));
+    denied.policies.into_values().next().unwrap()
+}
+
+#[test]
+fn what_a_server_cannot_judge_widens_a_denial_and_voids_a_permission() {
+    let key = |key: &str, values: Value| json!({"when": [{"key": key, "values": values}]});
+    for rule in [
+        key("connection.sni", json!(["a.example"])),
+        json!({"when": [{"key": "connection.sni", "notValues": ["a.example"]}]}),
+        key("remote.ip", json!(["10.0.0.0/8"])),
+        json!({"from": [{"source": {"remoteIpBlocks": ["10.0.0.0/8"]}}]}),
+        json!({"from": [{"source": {"notRemoteIpBlocks": ["10.0.0.0/8"]}}]}),
+    ] {
+        let (denied, allowed) = denied_and_allowed(&rule);
+        let of: Vec<Policy> = denied.policies.into_values().collect();
+        assert_eq!(of, [unconditional()], "{rule}");
+        assert!(allowed.policies.is_empty(), "{rule}");
+    }
+    let (_, allowed) = denied_and_allowed(&key("source.ip", json!(["10.0.0.0/8"])));
+    assert_eq!(allowed.policies.len(), 1, "the address at the other end is known");
 }
 
 #[test]
