@@ -219,12 +219,16 @@ fn condition_of(
             field.rules(values, not_values, &|v| server_name(v, terms)).map(Wanted::Call)
         }
         _ if header.is_some() => {
-            let name = header.unwrap_or_default();
+            let mut name = header.unwrap_or_default().to_owned();
+            if terms.reader == Reader::Grpc {
+                // Proxies make no difference between cases; libraries look names up as they stand.
+                name.make_ascii_lowercase();
+            }
             peer(values, not_values, &|value| {
-                if terms.reader == Reader::Grpc && !grpc_shows(name) {
+                if terms.reader == Reader::Grpc && !grpc_shows(&name) {
                     return Err(Gap::Unsupported(format!("gRPC does not show `{name}`")));
                 }
-                let header = Identifier::Header(header_matcher(name, value, false));
+                let header = Identifier::Header(header_matcher(&name, value, false));
                 http_only(terms, Principal { identifier: Some(header) })
             })
         }
@@ -434,9 +438,9 @@ fn url_path(value: &str, terms: Terms<'_>) -> Answer<Permission> {
     Ok(Permission { rule: Some(Permit::UrlPath(path)) })
 }
 
-/// Whether a gRPC library lets policies ask for a header.
+/// Whether a gRPC library lets policies ask for a header, whose name is in lower case.
 fn grpc_shows(header: &str) -> bool {
-    !header.eq_ignore_ascii_case(":scheme") && !header.to_ascii_lowercase().starts_with("grpc-")
+    !matches!(header, ":scheme" | "te") && !header.starts_with("grpc-") && !header.ends_with("-bin")
 }
 
 fn header_rule(name: &str, value: &str, ignore_case: bool) -> Permission {

@@ -324,6 +324,22 @@ fn what_a_server_cannot_judge_widens_a_denial_and_voids_a_permission() {
 }
 
 #[test]
+fn a_server_is_asked_for_the_headers_that_it_shows_by_the_names_it_has() {
+    let rule = |name: &str| json!({"when": [{"key": format!("request.headers[{name}]"), "values": ["a"]}]});
+    for name in ["te", "TE", "x-trace-bin", "X-Trace-Bin", "Grpc-Timeout", ":scheme"] {
+        let (denied, allowed) = denied_and_allowed(&rule(name));
+        let of: Vec<Policy> = denied.policies.into_values().collect();
+        assert_eq!(of, [unconditional()], "{name}");
+        assert!(allowed.policies.is_empty(), "{name}");
+    }
+    let (denied, allowed) = denied_and_allowed(&rule("X-User"));
+    for rules in [denied, allowed] {
+        let said = format!("{rules:?}");
+        assert!(said.contains("\"x-user\"") && !said.contains("X-User"), "{said}");
+    }
+}
+
+#[test]
 fn endpoints_that_change_lead_to_the_same_as_a_fresh_start() {
     let before = seen(vec![service("cart", 80, Protocol::Grpc)]);
     let mut changed = service("cart", 80, Protocol::Grpc);
