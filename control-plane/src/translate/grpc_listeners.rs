@@ -18,14 +18,15 @@ use super::names::outbound_cluster;
 use super::pack::{any, from_ads};
 use super::routes::short_names;
 
-/// All listeners of calls; of equal names the first wins, and hosts come before short names.
+/// All listeners of calls, in the order of the registry: of equal names the first is in force, so
+/// that nobody takes over the short name of a Kubernetes service by a host that looks like it.
 pub(crate) fn listeners(outbound: &Outbound) -> Vec<Listener> {
-    let full = ports(outbound).map(|(service, port)| listener(&service.host, service, port));
-    let short = ports(outbound).flat_map(|(service, port)| {
-        let names = short_names(service, &outbound.namespace).into_iter();
+    let all = ports(outbound).flat_map(|(service, port)| {
+        let names = std::iter::once(service.host.clone());
+        let names = names.chain(short_names(service, &outbound.namespace));
         names.map(move |name| listener(&name, service, port))
     });
-    full.chain(short).collect()
+    all.collect()
 }
 
 /// Name of the route table of a port, which is that of its cluster.

@@ -81,16 +81,17 @@ fn a_service_is_found_by_all_its_names() {
 }
 
 #[test]
-fn a_host_wins_over_the_short_name_of_another() {
+fn a_host_does_not_take_over_the_short_name_of_a_service_before_it() {
     let mut outside = service("outside", 80, Protocol::Grpc);
     outside.kubernetes = false;
+    outside.namespace = "bank".to_owned();
     outside.host = "cart.shop".to_owned();
     let made = made(&seen(vec![service("cart", 80, Protocol::Grpc), outside]));
     let listener: Listener = get(&made.listeners, "cart.shop:80");
     let api = listener.api_listener.unwrap().api_listener.unwrap();
     let manager = HttpConnectionManager::decode(api.value.as_slice()).unwrap();
     let Some(RouteSpecifier::Rds(rds)) = manager.route_specifier else { panic!() };
-    assert_eq!(rds.route_config_name, "outbound|80||cart.shop");
+    assert_eq!(rds.route_config_name, format!("outbound|80||{CART}"));
 }
 
 #[test]
