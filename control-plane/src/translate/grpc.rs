@@ -16,7 +16,10 @@ use super::{Resources, encoded, grpc_clusters, grpc_listeners, grpc_routes, grpc
 
 /// Resources for calls of the application.
 pub(crate) fn outbound(outbound: &Outbound, mesh: &MeshSettings, families: Families) -> Resources {
-    let known = || origins(outbound).filter(|it: &Origin<'_>| is_reachable(it.service));
+    let known = || {
+        let reachable = origins(outbound).filter(|it: &Origin<'_>| is_reachable(it.service));
+        reachable.filter(|it| grpc_clusters::is_possible(*it))
+    };
     let clusters = known().map(grpc_clusters::cluster);
     let endpoints = known().filter_map(|it| grpc_clusters::assignment(it, families));
     let listeners = grpc_listeners::listeners(outbound).into_iter();

@@ -19,6 +19,15 @@ use super::input::Resolution;
 use super::pack::from_ads;
 use super::tls::grpc_client;
 
+/// Whether there can be a cluster. There is none where the rule asks for TLS that libraries cannot
+/// make, because calls would go in plaintext: without the cluster they fail. One whose endpoint is
+/// looked up by name needs that name.
+pub(crate) fn is_possible(origin: Origin<'_>) -> bool {
+    let mode = origin.policy().tls.map(|tls| tls.mode);
+    let makes_tls = !matches!(mode, Some(ClientTlsMode::Simple | ClientTlsMode::Mutual));
+    makes_tls && (is_discovered(origin) || origin.endpoints().next().is_some())
+}
+
 /// The cluster of a port or subset.
 pub(crate) fn cluster(origin: Origin<'_>) -> Cluster {
     let policy = origin.policy();

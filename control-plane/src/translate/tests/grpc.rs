@@ -133,8 +133,7 @@ fn clusters_ask_only_for_what_libraries_have() {
     let subsets = json!([{"name": "v1", "labels": {"version": "v1"}}]);
     let seen = ruled(json!({"host": "cart", "subsets": subsets, "trafficPolicy": {
         "loadBalancer": {"simple": "LEAST_REQUEST"},
-        "connectionPool": {"http": {"http2MaxRequests": 7}},
-        "tls": {"mode": "SIMPLE"}}}));
+        "connectionPool": {"http": {"http2MaxRequests": 7}}}}));
     let whole = cluster(&seen, "");
     let eds = ClusterDiscoveryType::Type(DiscoveryType::Eds as i32);
     assert_eq!(whole.cluster_discovery_type, Some(eds));
@@ -148,6 +147,28 @@ fn clusters_ask_only_for_what_libraries_have() {
     };
     assert_eq!(endpoints(&format!("outbound|80||{CART}")), 2);
     assert_eq!(endpoints(&format!("outbound|80|v1|{CART}")), 1);
+}
+
+#[test]
+fn tls_that_libraries_cannot_make_is_no_plaintext() {
+    for mode in ["SIMPLE", "MUTUAL"] {
+        let subsets = json!([
+            {"name": "plain", "labels": {}, "trafficPolicy": {"tls": {"mode": "DISABLE"}}}]);
+        let tls = json!({"tls": {"mode": mode}});
+        let seen = ruled(json!({"host": "cart", "subsets": subsets, "trafficPolicy": tls}));
+        let had = made(&seen);
+        let plain = format!("outbound|80|plain|{CART}");
+        for names in [&had.clusters, &had.endpoints] {
+            assert!(names.keys().map(|name| &**name).eq([plain.as_str()]), "{mode}: {names:?}");
+        }
+        let mut now = seen.clone();
+        let mut changed = service("cart", 80, Protocol::Grpc);
+        changed.ports[0].endpoints = Arc::from([endpoint("10.0.0.3", "v1")]);
+        now.services = vec![Arc::new(changed)];
+        let mesh = MeshSettings::default();
+        let next = crate::translate::outbound_after((&seen, &had), &now, &mesh, library()).unwrap();
+        assert_eq!((next.clusters.len(), next.endpoints.len()), (1, 1), "{mode}");
+    }
 }
 
 #[test]
@@ -203,7 +224,10 @@ fn addresses_come_from_endpoints_or_from_one_name() {
     let mut nobody = headless.clone();
     nobody.host = "nobody.shop.svc.cluster.local".to_owned();
     nobody.ports[0].endpoints = Arc::from([]);
-    let made = made(&seen(vec![outside, headless, nobody]).by_endpoints());
+    let mut nameless = outside.clone();
+    nameless.host = "nameless.shop.svc.cluster.local".to_owned();
+    nameless.ports[0].endpoints = Arc::from([]);
+    let made = made(&seen(vec![outside, headless, nobody, nameless]).by_endpoints());
     let outside: Cluster = get(&made.clusters, "outbound|443||outside.shop.svc.cluster.local");
     let dns = ClusterDiscoveryType::Type(DiscoveryType::LogicalDns as i32);
     assert_eq!(outside.cluster_discovery_type, Some(dns));
@@ -211,6 +235,7 @@ fn addresses_come_from_endpoints_or_from_one_name() {
     assert_eq!((answers.len(), answers[0].lb_endpoints.len()), (1, 1));
     assert!(made.endpoints.contains_key("outbound|80||headless.shop.svc.cluster.local"));
     assert!(!made.listeners.keys().any(|name| name.starts_with("nobody")));
+    assert!(!made.clusters.keys().any(|name| name.contains("nameless")), "libraries refuse it");
 }
 
 fn served(workload: &Inbound, name: &str) -> (Listener, HttpConnectionManager) {
