@@ -128,6 +128,48 @@ fn routes_are_those_of_the_rule_as_far_as_they_are_understood() {
     );
 }
 
+/// The routes of a rule with one route that has this match, by their names and numbers of headers;
+/// with `rest` another route takes what is left.
+fn matched(condition: &Value, rest: bool) -> Vec<(String, usize)> {
+    let destination = json!([{"destination": {"host": "cart"}}]);
+    let mut http = vec![json!({"name": "ruled", "match": [condition], "route": destination})];
+    if rest {
+        http.push(json!({"name": "rest", "route": destination}));
+    }
+    let mut seen = seen(vec![service("cart", 80, Protocol::Grpc)]);
+    let rule = json!({"hosts": ["cart"], "http": http});
+    seen.virtual_services.push(resource("cart", "shop", rule));
+    let table: RouteConfiguration = get(&made(&seen).routes, &format!("outbound|80||{CART}"));
+    let routes = table.virtual_hosts.into_iter().flat_map(|host| host.routes);
+    let told = routes.map(|it| match it.action {
+        Some(Action::NonForwardingAction(_)) => ("nowhere".to_owned(), 0),
+        _ => (it.name, it.r#match.unwrap().headers.len()),
+    });
+    told.collect()
+}
+
+#[test]
+fn conditions_that_libraries_cannot_judge_are_judged_for_them() {
+    let both = |headers| vec![("ruled".to_owned(), headers), ("rest".to_owned(), 0)];
+    let header = json!({"x-user": {"exact": "a"}});
+    assert_eq!(matched(&json!({"headers": header}), true), both(1));
+    assert_eq!(matched(&json!({"withoutHeaders": {"x-user": {}}}), true), both(1));
+    for method in [json!({"exact": "POST"}), json!({"prefix": "PO"})] {
+        assert_eq!(matched(&json!({"method": method}), true), both(0), "every call is a POST");
+        assert_eq!(matched(&json!({"method": method, "headers": header}), true), both(1));
+    }
+    for condition in [
+        json!({"method": {"exact": "GET"}}),
+        json!({"method": {"regex": "P.*"}}),
+        json!({"authority": {"exact": "cart"}}),
+        json!({"scheme": {"exact": "http"}}),
+        json!({"withoutHeaders": {"x-user": {"exact": "a"}}}),
+    ] {
+        assert_eq!(matched(&condition, true), [("rest".to_owned(), 0)], "{condition}");
+        assert_eq!(matched(&condition, false), [("nowhere".to_owned(), 0)], "{condition}");
+    }
+}
+
 #[test]
 fn clusters_ask_only_for_what_libraries_have() {
     let subsets = json!([{"name": "v1", "labels": {"version": "v1"}}]);
