@@ -4,7 +4,9 @@
 //! clusters everything it is to have: what such a response leaves out is gone. Of other types a
 //! response brings what is new to the client, and nothing can be taken away. A request that knows
 //! an older response than the last is not answered: the client's answer to the last follows it.
-//! What it says of names holds, because requests come in order.
+//! What it says of names holds, because requests come in order. A first request without names is
+//! one for everything, except of types that are only ever wanted by name. Source of behaviour:
+//! Istio pkg/xds/server.go.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -16,10 +18,12 @@ use super::subscriptions::{
 use super::{Contents, Variant};
 use crate::discovery::{DiscoveryRequest, DiscoveryResponse};
 use crate::pb::envoy::config::core::v3::Node;
-use crate::type_url::{CLUSTER, LISTENER};
+use crate::type_url::{CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET};
 
 /// Types of which every response is the whole.
 const WHOLE: [&str; 2] = [CLUSTER, LISTENER];
+/// Types of which nothing is wanted where nothing is named.
+const BY_NAME: [&str; 3] = [ENDPOINTS, ROUTES, SECRET];
 
 /// A response, with what of it is new to the client.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,13 +110,13 @@ impl Variant for WorldSession {
             state.answered_once = false;
         }
         let current = state.last.is_empty() || state.last == request.response_nonce;
-        let due = !state.answered_once || !state.asked.is_empty();
+        let due = is_due(state);
         Ok(Taken { type_url: type_url.to_owned(), subscribed: current && due, outcome })
     }
 
     fn response(&mut self, type_url: &str, wanted: &ResourceMap) -> Option<World> {
         let state = self.subscriptions.of(type_url)?;
-        let due = !state.answered_once || !state.asked.is_empty();
+        let due = is_due(state);
         let difference = state.difference(wanted);
         let whole = WHOLE.contains(&type_url);
         let news = !difference.changed.is_empty() || (whole && !difference.removed.is_empty());
@@ -142,13 +146,19 @@ impl Variant for WorldSession {
     }
 }
 
+/// Whether the client waits for a response, even if there is nothing new.
+fn is_due(state: &TypeState) -> bool {
+    let wants = state.wildcard || !state.names.is_empty();
+    wants && (!state.answered_once || !state.asked.is_empty())
+}
+
 /// Whether the client wants everything of the type that a request is about.
 fn wildcard(unnamed: &mut HashSet<String>, request: &DiscoveryRequest, first: bool) -> bool {
     if !request.resource_names.is_empty() {
         unnamed.remove(&request.type_url);
         return request.resource_names.iter().any(|name| name == WILDCARD);
     }
-    if first {
+    if first && !BY_NAME.contains(&request.type_url.as_str()) {
         unnamed.insert(request.type_url.clone());
     }
     unnamed.contains(&request.type_url)
@@ -186,7 +196,7 @@ mod tests {
     use crate::pb::google::rpc::Status;
     use crate::server::subscriptions::MAX_NAME;
     use crate::server::{Outcome, ProtocolError, Resource, ResourceMap};
-    use crate::type_url::{CLUSTER, ENDPOINTS};
+    use crate::type_url::{CLUSTER, ENDPOINTS, NAME_TABLE, ROUTES, SECRET};
     use std::sync::Arc;
 
     /// Resources whose bytes are their names.
@@ -275,6 +285,21 @@ mod tests {
         assert!(!session.subscriptions().is_subscribed(CLUSTER));
         session.request(&ask(CLUSTER, &["*"], &second.message.nonce)).unwrap();
         assert_eq!(said(session.response(CLUSTER, &wanted).as_ref()), ["a", "b"]);
+    }
+
+    #[test]
+    fn what_is_wanted_by_name_is_not_given_where_nothing_is_named() {
+        for type_url in [ENDPOINTS, ROUTES, SECRET] {
+            let mut session = WorldSession::new();
+            let all = map(&[("a", "1"), ("b", "1")]);
+            assert!(!session.request(&ask(type_url, &[], "")).unwrap().subscribed, "{type_url}");
+            assert_eq!(session.response(type_url, &all), None, "{type_url}");
+            assert!(session.request(&ask(type_url, &["b"], "")).unwrap().subscribed);
+            assert_eq!(said(session.response(type_url, &all).as_ref()), ["b"]);
+        }
+        let mut session = WorldSession::new();
+        assert!(session.request(&ask(NAME_TABLE, &[], "")).unwrap().subscribed);
+        assert_eq!(said(session.response(NAME_TABLE, &map(&[("a", "1")])).as_ref()), ["a"]);
     }
 
     #[test]
