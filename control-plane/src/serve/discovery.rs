@@ -2,8 +2,9 @@
 //!
 //! One task serves one proxy: it reads requests, hears of new generations, and writes responses as
 //! fast as the proxy takes them. While responses wait to be taken no further generation is looked
-//! at, so a slow proxy costs one set of responses and then gets the latest. Streams that do not
-//! say who they are are few at a time, and not for long.
+//! at, so a slow proxy costs one set of responses and then gets the latest; while many wait none of
+//! its requests is read either. Streams that do not say who they are are few at a time, and not for
+//! long.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -35,6 +36,8 @@ use crate::translate::view::{NodeError, ProxyView};
 
 /// Responses between the proxy's task and the transport.
 const IN_FLIGHT: usize = 4;
+/// Responses that may wait to be taken while the proxy is still listened to.
+const WAITING: usize = 32;
 /// Streams at once that have not said yet which proxy they serve.
 const NEWCOMERS: usize = 4096;
 /// How long a stream may take to say it.
@@ -204,7 +207,7 @@ impl<V: Variant> Connection<V> {
                         self.discovery.metrics.convergence.observe(elapsed.as_secs_f64());
                     }
                 }
-                request = requests.message() => {
+                request = requests.message(), if self.waiting.len() < WAITING => {
                     let Some(request) = request? else { return Ok(()) };
                     self.take(&mut stream, &request, &status.proxy)?;
                 }

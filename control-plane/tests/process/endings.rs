@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lateen_xds::discovery::DeltaDiscoveryRequest;
 use lateen_xds::type_url::CLUSTER;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -45,6 +46,36 @@ async fn it_ends_in_two_seconds_with_streams_open() {
     }
     for mut connection in mute {
         assert!(matches!(connection.read(&mut [0; 64]).await, Ok(_) | Err(_)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_nothing_is_not_heard_for_ever() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    let mut proxy =
+        Proxy::open(plaintext(daemon.plaintext).await, None, NODE, CLUSTER).await.unwrap();
+    proxy.response().await;
+    // Each of these has an answer as long as itself; the windows of the connection hold some.
+    let asked = async {
+        for number in 0..8192_usize {
+            let request = DeltaDiscoveryRequest {
+                type_url: CLUSTER.to_owned(),
+                resource_names_subscribe: vec![format!("{number:0>1000}")],
+                ..DeltaDiscoveryRequest::default()
+            };
+            let sent = tokio::time::timeout(Duration::from_secs(5), proxy.send(request)).await;
+            if sent.is_err() {
+                return number;
+            }
+        }
+        8192
+    };
+    let heard = asked.await;
+    assert!(heard < 8192, "everything was read, and every answer kept");
+    // It is heard again once it takes what waits.
+    for _ in 0..heard {
+        assert_eq!(proxy.response().await.removed_resources.len(), 1);
     }
 }
 
