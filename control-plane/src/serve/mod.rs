@@ -6,6 +6,7 @@
 
 pub mod discovery;
 pub mod generation;
+mod lingering;
 pub mod listen;
 pub mod metrics;
 pub mod monitor;

@@ -7,9 +7,10 @@
 
 use std::sync::Arc;
 
-use lateen_xds::server::{Outcome, ProtocolError, ResourceMap, Subscriptions, Variant};
+use lateen_xds::server::{Outcome, ProtocolError, Subscriptions, Variant};
 use lateen_xds::type_url;
 
+use super::lingering::Lingering;
 use crate::translate::Resources;
 
 /// The types that are served, in push order.
@@ -51,9 +52,9 @@ pub struct ProxyStream<V> {
     session: V,
     wanted: Arc<Resources>,
     /// Clusters that are not wanted any more but may still be in use.
-    lingering_clusters: ResourceMap,
+    lingering_clusters: Lingering,
     /// Endpoints likewise.
-    lingering_endpoints: ResourceMap,
+    lingering_endpoints: Lingering,
 }
 
 impl<V: Variant> ProxyStream<V> {
@@ -90,12 +91,16 @@ impl<V: Variant> ProxyStream<V> {
     pub fn on_resources(&mut self, wanted: Arc<Resources>) -> Vec<V::Response> {
         let before = std::mem::replace(&mut self.wanted, wanted);
         let wanted = Arc::clone(&self.wanted);
-        linger(&mut self.lingering_clusters, &before.clusters, &wanted.clusters);
+        let books = self.session.subscriptions();
+        let holds = |type_url| move |name: &str| books.holds(type_url, name);
+        let of_clusters = holds(type_url::CLUSTER);
+        self.lingering_clusters.keep(&before.clusters, &wanted.clusters, of_clusters);
         let since = wanted.since.as_ref().filter(|it| {
             Arc::ptr_eq(&it.before, &before.endpoints) && self.lingering_endpoints.is_empty()
         });
         if since.is_none() {
-            linger(&mut self.lingering_endpoints, &before.endpoints, &wanted.endpoints);
+            let of_endpoints = holds(type_url::ENDPOINTS);
+            self.lingering_endpoints.keep(&before.endpoints, &wanted.endpoints, of_endpoints);
         }
         let mut responses = Vec::new();
         for type_url in TYPES {
@@ -134,7 +139,7 @@ impl<V: Variant> ProxyStream<V> {
         let response = if lingering.is_empty() {
             self.session.response(type_url, &wanted)
         } else {
-            self.session.response(type_url, &union(&wanted, lingering))
+            self.session.response(type_url, &lingering.and(&wanted))
         };
         let Some(response) = response else { return };
         if type_url == type_url::CLUSTER {
@@ -145,7 +150,7 @@ impl<V: Variant> ProxyStream<V> {
         responses.push(response);
     }
 
-    fn lingers(&self, type_url: &str) -> &ResourceMap {
+    fn lingers(&self, type_url: &str) -> &Lingering {
         match type_url {
             type_url::CLUSTER => &self.lingering_clusters,
             type_url::ENDPOINTS => &self.lingering_endpoints,
@@ -171,28 +176,7 @@ impl<V: Variant> ProxyStream<V> {
     }
 }
 
-static NOTHING: ResourceMap = ResourceMap::new();
-
-/// Keeps what was wanted and is not any more; forgets what is wanted again.
-fn linger(lingering: &mut ResourceMap, before: &Arc<ResourceMap>, after: &Arc<ResourceMap>) {
-    if Arc::ptr_eq(before, after) {
-        return;
-    }
-    for (name, resource) in before.iter() {
-        if !after.contains_key(name) {
-            lingering.insert(Arc::clone(name), resource.clone());
-        }
-    }
-    lingering.retain(|name, _| !after.contains_key(name));
-}
-
-fn union(wanted: &ResourceMap, lingering: &ResourceMap) -> ResourceMap {
-    let mut all = wanted.clone();
-    for (name, resource) in lingering {
-        all.entry(Arc::clone(name)).or_insert_with(|| resource.clone());
-    }
-    all
-}
+static NOTHING: Lingering = Lingering::none();
 
 #[cfg(test)]
 mod tests {
@@ -285,6 +269,21 @@ mod tests {
         assert_eq!(types(&sent), [("lds", 1, 0)]);
         let reaction = stream.on_request(&answer(&sent[0], None)).unwrap();
         assert_eq!(types(&reaction.responses), [("cds", 0, 1)]);
+    }
+
+    #[test]
+    fn what_a_proxy_does_not_hold_does_not_linger() {
+        let mut stream = ProxyStream::new(resources(&[("a", "1"), ("b", "1")], &[("l", "1")]));
+        stream.on_request(&subscribe(type_url::CLUSTER, &["a"])).unwrap();
+        let listeners = stream.on_request(&subscribe(type_url::LISTENER, &[])).unwrap().responses;
+        stream.on_request(&answer(&listeners[0], Some("bad filter"))).unwrap();
+        stream.on_resources(resources(&[], &[("l", "1")]));
+        let lingers = |stream: &ProxyStream, type_url: &str| {
+            let all = stream.lingers(type_url).and(&ResourceMap::new());
+            all.keys().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(lingers(&stream, type_url::CLUSTER), ["a"], "b was never sent");
+        assert!(lingers(&stream, type_url::ENDPOINTS).is_empty(), "none were asked for");
     }
 
     #[test]

@@ -124,6 +124,13 @@ impl Subscriptions {
         self.types.get(type_url).map_or(0, |s| s.known.len())
     }
 
+    /// Whether the client was sent a resource or holds it, or waits for it.
+    #[must_use]
+    pub fn holds(&self, type_url: &str, name: &str) -> bool {
+        let state = self.types.get(type_url);
+        state.is_some_and(|s| s.known.contains_key(name) || s.asked.contains(name))
+    }
+
     /// The reason of the last refusal of this type, until something of it is accepted.
     #[must_use]
     pub fn refusal(&self, type_url: &str) -> Option<&str> {
