@@ -76,8 +76,13 @@ where
 {
     let idle_timeout = manager.idle_timeout;
     let (preface, read) = match negotiated(&downstream) {
-        Some(preface) => (preface, bytes::Bytes::new()),
-        None => first_words(&mut io, idle_timeout, &drain).await?,
+        // What hyper waits for has its limits below.
+        Some(Preface::Http1) => (Preface::Http1, bytes::Bytes::new()),
+        // For the preface of HTTP/2 hyper would wait without an end.
+        agreed => match first_words(&mut io, idle_timeout, &drain).await? {
+            (Preface::Nothing, read) => (Preface::Nothing, read),
+            (found, read) => (agreed.unwrap_or(found), read),
+        },
     };
     let session = Session::new(worker, downstream, manager);
     let io = TokioIo::new(Rewound::new(io, read));

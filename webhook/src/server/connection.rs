@@ -50,7 +50,9 @@ async fn converse(shared: Arc<Shared>, stream: TlsStream<TcpStream>, shutdown: C
     let limits = shared.webhook.limits;
     let multiplexed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let activity = Arc::new(Activity::default());
-    let (busy, ending) = (Arc::clone(&activity), shutdown.clone());
+    // The end of this connection; that of the server is its end too.
+    let ends = shutdown.child_token();
+    let (busy, ending) = (Arc::clone(&activity), ends.clone());
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let (shared, busy, ending) = (Arc::clone(&shared), Arc::clone(&busy), ending.clone());
         async move {
@@ -68,7 +70,7 @@ async fn converse(shared: Arc<Shared>, stream: TlsStream<TcpStream>, shutdown: C
     tokio::select! {
         ended = &mut connection => return note(ended),
         () = shutdown.cancelled() => {}
-        () = activity.idle(limits.idle) => {}
+        () = activity.idle(limits.idle) => ends.cancel(),
     }
     // HTTP/2 says which requests were taken; those after them are sent again elsewhere.
     let silence = async {

@@ -245,6 +245,34 @@ fn a_request_that_meets_a_drain_is_answered() {
     });
 }
 
+/// Nor does a client that agreed on HTTP/2 and says nothing hold a drain, or its connection.
+#[test]
+fn a_silent_client_of_http2_is_let_go() {
+    local(async {
+        for drains in [true, false] {
+            let agreed = DownstreamTls { alpn: Some(b"h2".to_vec()), ..DownstreamTls::default() };
+            let idle_timeout = (!drains).then_some(Duration::from_millis(100));
+            let proxy = Proxy::start_over(
+                Some(agreed),
+                Vec::new(),
+                route_to(forward_to("c")),
+                HttpManager { idle_timeout, ..manager() },
+                Direction::Inbound,
+            )
+            .await;
+            let mut silent = TcpStream::connect(proxy.address).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if drains {
+                proxy.drain.cancel();
+            }
+            let mut nothing = Vec::new();
+            let end = silent.read_to_end(&mut nothing);
+            tokio::time::timeout(Duration::from_secs(10), end).await.unwrap().unwrap();
+            assert!(nothing.is_empty(), "drains: {drains}");
+        }
+    });
+}
+
 #[test]
 fn an_idle_connection_is_closed() {
     local(async {

@@ -220,6 +220,18 @@ impl Proxy {
         manager: HttpManager,
         direction: Direction,
     ) -> Self {
+        Self::start_over(None, clusters, route, manager, direction).await
+    }
+
+    /// As after a handshake with these facts.
+    async fn start_over(
+        tls: Option<DownstreamTls>,
+        clusters: Vec<Cluster>,
+        route: Route,
+        manager: HttpManager,
+        direction: Direction,
+    ) -> Self {
+        let tls = tls.map(Arc::new);
         let config = Arc::new(ArcSwap::from_pointee(snapshot(1, clusters, route)));
         let upstreams = Upstreams::new(
             Arc::clone(&config),
@@ -245,7 +257,7 @@ impl Proxy {
                     local: address,
                     original_dst: None,
                     direction,
-                    tls: None,
+                    tls: tls.clone(),
                 });
                 let (worker, manager) = (Rc::clone(&worker), Arc::clone(&manager));
                 let token = token.clone();
