@@ -146,6 +146,13 @@ async fn join(stage: &Stage, report: &mut Report) {
     claim!(
         stage,
         report,
+        "library",
+        "a gRPC library finds bootstrap, certificates and socket of the agent",
+        joining::library
+    );
+    claim!(
+        stage,
+        report,
         "annotation",
         "a pod with an invalid annotation is refused, and kubectl says why",
         refusals::annotation

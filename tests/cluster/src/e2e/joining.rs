@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use serde_json::Value;
 
 use super::install;
 use super::stage::{BOOKINFO, LIMIT, Stage, until};
+
+/// A pod of a gRPC library, with the agent alone.
+const LIBRARY: &str = include_str!("../../manifests/agent.yaml");
 
 /// kubectl shows two containers in every pod of bookinfo, one of them a native sidecar.
 pub(super) async fn containers(stage: &Stage) -> anyhow::Result<(bool, String)> {
@@ -50,4 +54,28 @@ pub(super) async fn job(stage: &Stage) -> anyhow::Result<(bool, String)> {
     stage.kubectl.run(["delete", "job", "reader", "-n", BOOKINFO, "--wait"]).await?;
     let ok = succeeded && phase == "Succeeded" && sidecar == 0 && time < Duration::from_secs(60);
     Ok((ok, format!("{phase} after {:.1} s, sidecar exit status {sidecar}", time.as_secs_f64())))
+}
+
+/// A pod with the template `grpc-agent` has what a gRPC library needs when its application starts.
+pub(super) async fn library(stage: &Stage) -> anyhow::Result<(bool, String)> {
+    stage.kubectl.apply(LIBRARY).await?;
+    let (running, time) = until("the pod is ready", LIMIT, async || {
+        let pod = stage.kubectl.json(&["get", "pod", "library", "-n", BOOKINFO]).await?;
+        let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+        let ready = conditions.filter(|it| it["type"] == "Ready").any(|it| it["status"] == "True");
+        Ok(if pod["status"]["phase"] == "Failed" { Some(false) } else { ready.then_some(true) })
+    })
+    .await?;
+    let seen = stage.kubectl.run(["logs", "library", "-n", BOOKINFO, "-c", "app"]).await?;
+    stage.kubectl.run(["delete", "pod", "library", "-n", BOOKINFO, "--wait"]).await?;
+    let bootstrap = seen.split("-----BEGIN").next().unwrap_or_default();
+    let bootstrap: Value = serde_json::from_str(bootstrap).context("the bootstrap file")?;
+    let generator = &bootstrap["node"]["metadata"]["GENERATOR"];
+    let certificates = seen.matches("-----BEGIN CERTIFICATE-----").count();
+    let ok = running && generator == "grpc" && certificates > 0;
+    let text = format!(
+        "ready after {:.1} s: bootstrap for {generator}, a chain of {certificates}, a socket",
+        time.as_secs_f64()
+    );
+    Ok((ok, text))
 }
