@@ -216,6 +216,8 @@ fn a_first_request_that_meets_a_drain_is_answered() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         for client in [&mut before, &mut after] {
             client.write_all(request).await.unwrap();
+        }
+        for client in [&mut before, &mut after] {
             let mut answer = String::new();
             client.read_to_string(&mut answer).await.unwrap();
             assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
